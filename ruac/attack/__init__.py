@@ -1,0 +1,28 @@
+"""Attackers of the adversarial branch: style and deformation behind gradient reversal, and their baselines."""
+
+from ruac.attack.attacker import ATTACK_KINDS, AttackConfig, Attacked, Attacker, build_attacker
+from ruac.attack.deformation import DeformationAttacker, DeformationConfig, Deformed, MemoryBlocks, RandomDeformation
+from ruac.attack.graph import GraphConfig, ObjectGraphNetwork, object_graph
+from ruac.attack.reversal import reverse_gradient
+from ruac.attack.style import STYLE_VARIANTS, RandomStyle, StyleAttacker, StyleConfig
+
+__all__ = [
+    "ATTACK_KINDS",
+    "STYLE_VARIANTS",
+    "AttackConfig",
+    "Attacked",
+    "Attacker",
+    "DeformationAttacker",
+    "DeformationConfig",
+    "Deformed",
+    "GraphConfig",
+    "MemoryBlocks",
+    "ObjectGraphNetwork",
+    "RandomDeformation",
+    "RandomStyle",
+    "StyleAttacker",
+    "StyleConfig",
+    "build_attacker",
+    "object_graph",
+    "reverse_gradient",
+]

@@ -1,0 +1,77 @@
+"""MobileNetV2 as an image-encoder trunk: four maps, finest first, and no batch norm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ruac.errors import RuacError
+
+# Last block of each stride (4, 8, 16, 32) in torchvision's numbering and its channels.
+STAGE_ENDS = (3, 6, 13, 17)
+CHANNELS = (24, 32, 96, 320)
+
+
+class MobileNetV2Trunk(nn.Module):
+    """torchvision's MobileNetV2 up to its last block, batch norms folded into the convolutions.
+
+    Folding makes the trunk independent of the batch, which few-image batches need, and saves
+    half of the elementwise passes. `channel_list` (coarsest first) is what `FpnNeck` expects.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models import mobilenet_v2
+
+        features = mobilenet_v2(weights=None).features[: STAGE_ENDS[-1] + 1]
+        self.features = _fold_batch_norm(features.eval())
+        self.channel_list = list(reversed(CHANNELS))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """``[B, 3, S, S]`` to maps at strides 4, 8, 16, 32 with 24, 32, 96, 320 channels."""
+        maps = []
+        for index, block in enumerate(self.features):
+            images = block(images)
+            if index in STAGE_ENDS:
+                maps.append(images)
+        return maps
+
+
+def load_imagenet_trunk(trunk: MobileNetV2Trunk, path: str | Path) -> None:
+    """Load an ImageNet trunk (safetensors, torchvision's names with batch norms) into `trunk`.
+
+    Raises `RuacError` when the file is missing or its tensors are not those of MobileNetV2.
+    """
+    from torchvision.models import mobilenet_v2
+
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    except Exception as error:
+        raise RuacError(f"{path}: cannot be read as safetensors: {error}") from error
+    whole = mobilenet_v2(weights=None)
+    names = {name for name in whole.state_dict() if name.startswith("features.") and "num_batches" not in name}
+    last = f"features.{STAGE_ENDS[-1] + 1}."
+    missing = sorted(n for n in names - set(tensors) if not n.startswith(last))
+    if missing:
+        raise RuacError(f"{path}: not a MobileNetV2 trunk: {len(missing)} tensors missing, first {missing[0]}")
+    whole.load_state_dict(tensors, strict=False)  # the classifier is not wanted; completeness was checked above
+    folded = _fold_batch_norm(whole.features[: STAGE_ENDS[-1] + 1].eval())
+    trunk.features.load_state_dict(folded.state_dict())
+
+
+def _fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Replace every convolution followed by a batch norm with one convolution with bias, in place."""
+    for child in module.children():
+        _fold_batch_norm(child)
+    if isinstance(module, nn.Sequential) or hasattr(module, "conv"):
+        sequence = module if isinstance(module, nn.Sequential) else module.conv
+        for index in range(len(sequence) - 1):
+            if isinstance(sequence[index], nn.Conv2d) and isinstance(sequence[index + 1], nn.BatchNorm2d):
+                with torch.no_grad():
+                    sequence[index] = fuse_conv_bn_eval(sequence[index], sequence[index + 1])
+                sequence[index + 1] = nn.Identity()
+    return module

@@ -1,0 +1,43 @@
+"""What a SAM 2 backbone hands to the rest of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Features:
+    """Image features of a batch.
+
+    embedding: ``[B, D, S/16, S/16]``, what the mask decoder attends to.
+    high_res: ``[B, D/8, S/4, S/4]`` and ``[B, D/4, S/8, S/8]``, added while upscaling.
+    """
+
+    embedding: Tensor
+    high_res: list[Tensor]
+
+    def gather(self, image_index: Tensor) -> Features:
+        """Repeat the features of image ``image_index[n]`` for object n: ``B -> N``."""
+        return Features(self.embedding[image_index], [level[image_index] for level in self.high_res])
+
+    def detach(self) -> Features:
+        return Features(self.embedding.detach(), [level.detach() for level in self.high_res])
+
+
+@dataclass
+class Decoded:
+    """One decoder pass over N prompted objects, all four mask tokens (0: single mask, 1..3: candidates).
+
+    logits: ``[N, 4, h, w]`` with ``h = w = S/4``, the inner product of the two factors below.
+    iou: ``[N, 4]`` predicted IoU. object_score: ``[N, 1]`` logit of "the object is present".
+    mask_tokens: ``[N, 4, D]``. pixel_tokens: ``[N, c, h, w]``, c = D/8. mask_weights: ``[N, 4, c]``.
+    """
+
+    logits: Tensor
+    iou: Tensor
+    object_score: Tensor
+    mask_tokens: Tensor
+    pixel_tokens: Tensor
+    mask_weights: Tensor

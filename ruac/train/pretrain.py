@@ -1,0 +1,158 @@
+"""Promptable training of a whole small SAM 2: clicks, boxes, corrections, candidates, scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ruac.backbone.backbone import Backbone
+from ruac.data.augment import normalise, to_tensor
+from ruac.data.sample import MaskDataset
+from ruac.data.training import TrainingDataConfig
+from ruac.errors import RuacError
+from ruac.losses.segmentation import SegmentationConfig, segmentation_loss, soft_targets
+from ruac.prompts import first_prompts, random_correction
+from ruac.sweep.protocol import CLAMP, ProtocolConfig, prompt_objects
+from ruac.train.engine import EngineConfig
+
+
+@dataclass
+class PretrainConfig:
+    """source: folder to train on, with splits `train_split` and `validation_split`. trunk: of
+    nano. trunk_weights: an ImageNet trunk, or empty. init: a nano checkpoint to start from, or
+    empty. corrections: clicks after the first prompt. loss_stride: of the grid that is
+    supervised (4: the logits' own). validation_images: number of them (0: all)."""
+
+    source: str = "???"
+    out: str = "runs/pretrain"
+    train_split: str | None = "train"
+    validation_split: str | None = "val"
+    trunk: str = "mobilenet_v2"
+    trunk_weights: str = ""
+    init: str = ""
+    image_size: int = 256
+    corrections: int = 2
+    box_share: float = 0.5
+    rate: float = 5e-4
+    trunk_rate: float = 2e-4
+    weight_decay: float = 0.1
+    loss_stride: int = 4
+    validation_images: int = 50
+    data: TrainingDataConfig = field(default_factory=TrainingDataConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    loss: SegmentationConfig = field(default_factory=SegmentationConfig)
+
+    def validate(self) -> None:
+        if self.loss_stride not in (1, 2, 4):
+            raise RuacError(f"loss_stride: {self.loss_stride}, expected 1, 2 or 4")
+        if self.corrections < 0:
+            raise RuacError(f"corrections: {self.corrections}, expected at least 0")
+
+
+class PretrainTask(nn.Module):
+    """Every weight of the backbone but the memory encoder's learns to segment what is prompted."""
+
+    def __init__(self, backbone: Backbone, config: PretrainConfig, validation: MaskDataset):
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.validation = validation
+        backbone.sam.memory_encoder.requires_grad_(False)
+        backbone.sam.image_encoder.trunk.to(memory_format=torch.channels_last)  # convolutions 1.7 times faster on CPU
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        config, valid = self.config, batch["valid"]
+        masks = batch["masks"][valid]  # [N, S, S]
+        image_index = valid.nonzero()[:, 0]
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        features = self.backbone.encode(images).gather(image_index)
+        targets = soft_targets(masks, masks.shape[-1] // config.loss_stride)
+        prompts = first_prompts(masks, box_share=config.box_share)
+        totals: dict[str, Tensor] = {}
+        for step in range(config.corrections + 1):
+            decoded = self.backbone.decode(features, prompts)
+            logits = _resize(decoded.logits, targets.shape[-1])
+            terms = segmentation_loss(logits, decoded.iou, decoded.object_score, targets, config.loss)
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0.0) + value.mean() / (config.corrections + 1)
+            if step < config.corrections:
+                chosen = _chosen(decoded.logits, decoded.iou).detach()
+                predicted = _resize(chosen, masks.shape[-1])[:, 0] > 0
+                points, labels = random_correction(masks, predicted)
+                prompts = prompts.add(points, labels, chosen.clamp(-CLAMP, CLAMP))
+        return {"loss": sum(totals.values())} | totals
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Trunk and the rest, each split into decayed matrices and undecayed vectors."""
+        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.backbone.named_parameters():
+            if parameter.requires_grad:
+                part = "trunk" if ".trunk." in name else "rest"
+                groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+        rates = {"trunk": self.config.trunk_rate, "rest": self.config.rate}
+        return [
+            {
+                "name": part if decays else f"{part}_vectors",
+                "params": params,
+                "lr": rates[part],
+                "weight_decay": self.config.weight_decay if decays else 0.0,
+            }
+            for (part, decays), params in groups.items()
+        ]
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        return {"backbone": self.backbone.sam}
+
+    @torch.no_grad()
+    def validate(self, accelerator: Accelerator) -> dict[str, float]:
+        """Mean J after each click on the validation images (evaluation's protocol)."""
+        limit = self.config.validation_images or len(self.validation)
+        spread = np.linspace(0, len(self.validation) - 1, min(limit, len(self.validation))).astype(int)
+        protocol = ProtocolConfig(clicks=3)
+        sums = torch.zeros(protocol.clicks + 1, device=accelerator.device)  # J per click, then the count
+        for index in spread[accelerator.process_index :: accelerator.num_processes]:
+            sample = self.validation[index]
+            side = self.backbone.image_size
+            image = normalise(square(to_tensor(sample.image), side))[None].to(accelerator.device)
+            features = self.backbone.encode(image)
+            rounds = prompt_objects(
+                self.backbone.decode,
+                features,
+                sample.masks,
+                protocol,
+                side=side,
+                keys=[f"{sample.record.id}/{k}" for k in sample.record.object_ids],
+            )
+            for click, answer in enumerate(rounds):
+                union = (answer.masks | sample.masks).sum(axis=(1, 2))
+                sums[click] += float(((answer.masks & sample.masks).sum(axis=(1, 2)) / union).sum())
+            sums[-1] += len(sample.masks)
+        sums = accelerator.reduce(sums, "sum")
+        return {f"j_{click + 1}": float(sums[click] / sums[-1]) for click in range(protocol.clicks)}
+
+    @torch.no_grad()
+    def panels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {}
+
+
+def square(image: Tensor, side: int) -> Tensor:
+    """``[3, H, W]`` resized to ``[3, side, side]``, bilinear with antialias, as SAM 2 does it."""
+    return F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _resize(maps: Tensor, side: int) -> Tensor:
+    if maps.shape[-1] == side:
+        return maps
+    return F.interpolate(maps.float(), (side, side), mode="bilinear", align_corners=False)
+
+
+def _chosen(logits: Tensor, iou: Tensor) -> Tensor:
+    """The candidate with the highest predicted IoU, ``[N, 1, h, w]``."""
+    best = iou[:, 1:].argmax(dim=1) + 1
+    return logits[torch.arange(len(logits), device=logits.device), best][:, None]

@@ -9,7 +9,7 @@ from ruac.config import load_config
 from ruac.data.coco import CocoFolder
 from ruac.data.training import TrainingSet
 from ruac.errors import run_tool
-from ruac.train.engine import train
+from ruac.train.engine import STREAM_LENGTH, train
 from ruac.train.pretrain import PretrainConfig, PretrainTask
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
         config.data,
         side=config.image_size,
         seed=config.engine.seed,
-        length=1 << 40,
+        length=STREAM_LENGTH,
     )
     train(task, data, config.engine, config.out, run_config=config, resume=args.resume)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -41,3 +42,13 @@ class Decoded:
     mask_tokens: Tensor
     pixel_tokens: Tensor
     mask_weights: Tensor
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[N, M, h, w]`` to ``[N, M, H, W]``, bilinear as SAM 2 does it."""
+    return F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+
+
+def as_prompt(logits: Tensor) -> Tensor:
+    """Mask logits as SAM 2 wants them back: without gradient, clamped to +-32."""
+    return logits.detach().clamp(-32.0, 32.0)

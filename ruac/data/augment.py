@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from kornia.enhance import adjust_brightness_accumulative, adjust_contrast_with_mean_subtraction, adjust_hue
 from kornia.enhance import adjust_saturation_with_gray_subtraction as adjust_saturation
 from kornia.geometry.transform import warp_affine
@@ -53,6 +54,11 @@ def to_tensor(image: np.ndarray) -> Tensor:
 def normalise(image: Tensor) -> Tensor:
     """``[..., 3, H, W]`` in [0, 1] to ImageNet statistics."""
     return (image - MEAN.to(image.device)) / STD.to(image.device)
+
+
+def square(image: Tensor, side: int) -> Tensor:
+    """``[3, H, W]`` resized to ``[3, side, side]``, bilinear with antialias, as SAM 2 does it."""
+    return F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def augment(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from ruac.data.sample import Record, Sample, read_image
+from ruac.data.sample import Record, Sample, read_image, read_list
 from ruac.errors import RuacError
 
 
@@ -18,7 +18,8 @@ class CocoFolder:
 
     root: folder with ``images/`` and ``annotations.json``. split: name of a ``<split>.txt`` in
     `root` that lists image file names, or None for all. Images without an object are left out,
-    crowd annotations too. Raises `RuacError` that names the file and the entry at fault.
+    crowd annotations too. An object's id is its ``object_id`` where the file has one (a field of
+    ours), else its annotation id. Raises `RuacError` that names the file and the entry at fault.
     """
 
     def __init__(self, root: str | Path, *, split: str | None = None, name: str | None = None):
@@ -26,14 +27,14 @@ class CocoFolder:
         self.name = name or self.root.name
         self._file = self.root / "annotations.json"
         content = _read_json(self._file)
-        images = _index(content, "images", self._file)
-        wanted = None if split is None else _read_split(self.root / f"{split}.txt")
+        if not (self.root / "images").is_dir():
+            raise RuacError(f"{self.root / 'images'}: folder not found; expected it beside {self._file.name}")
+        images = _index(content["images"], self._file)
+        wanted = None if split is None else set(read_list(self.root / f"{split}.txt"))
         objects: dict[Any, list[dict]] = {key: [] for key in images}
         for position, annotation in enumerate(content["annotations"]):
             where = f"{self._file}: annotations[{position}]"
-            for key in ("id", "image_id", "segmentation"):
-                if key not in annotation:
-                    raise RuacError(f"{where}: key '{key}' is missing")
+            _check_entry(annotation, {"id": (int, str), "image_id": (int, str), "segmentation": (list, dict)}, where)
             if annotation["image_id"] not in objects:
                 raise RuacError(f"{where}: image_id {annotation['image_id']!r} is not in 'images'")
             if not annotation.get("iscrowd", 0):
@@ -47,10 +48,12 @@ class CocoFolder:
                 continue
             if objects[key]:
                 path = self.root / "images" / image["file_name"]
-                ids = tuple(str(a["id"]) for a in objects[key])
+                ids = tuple(str(a.get("object_id", a["id"])) for a in objects[key])
+                if twice := [i for i in ids if ids.count(i) > 1]:
+                    raise RuacError(f"{self._file}: image {image['file_name']!r}: object id {twice[0]!r} occurs twice")
                 self.records.append(Record(str(image["file_name"]), path, ids, str(image.get("origin", ""))))
                 self._annotations.append(objects[key])
-                self._sizes.append((int(image["height"]), int(image["width"])))
+                self._sizes.append((image["height"], image["width"]))
         if wanted is not None and (lost := wanted - {i["file_name"] for i in images.values()}):
             raise RuacError(f"{self.root / split}.txt: {sorted(lost)[0]!r} is not in {self._file.name}")
         if not self.records:
@@ -75,22 +78,55 @@ class CocoFolder:
         where = f"{self._file}: annotation {annotation['id']}"
         code = annotation["segmentation"]
         try:
-            if isinstance(code, list):  # polygons, each a flat x, y list
-                if not code or any(len(p) < 6 or len(p) % 2 for p in code):
-                    raise RuacError(f"{where}: a polygon needs at least 3 points, as a flat x, y list")
+            if isinstance(code, list):  # polygons
+                _check_polygons(code, height, width, where)
                 code = rle.merge(rle.frPyObjects(code, height, width))
-            elif list(code["size"]) != [height, width]:
-                raise RuacError(f"{where}: RLE size {code['size']}, expected [{height}, {width}] (height, width)")
-            elif isinstance(code["counts"], list):
-                if sum(code["counts"]) != height * width:
-                    raise RuacError(f"{where}: RLE counts sum to {sum(code['counts'])}, expected {height * width}")
-                code = rle.frPyObjects(code, height, width)
+            else:
+                if list(code["size"]) != [height, width]:
+                    raise RuacError(f"{where}: RLE size {code['size']}, expected [{height}, {width}] (height, width)")
+                plain = isinstance(code["counts"], list)
+                runs = np.asarray(code["counts"], np.int64) if plain else _run_lengths(code["counts"])
+                if (runs < 0).any() or runs.sum() != height * width:  # pycocotools would leave memory unset
+                    raise RuacError(
+                        f"{where}: RLE counts sum to {runs.sum()}, expected {height * width}, none negative"
+                    )
+                code = rle.frPyObjects(code, height, width) if plain else code
             mask = rle.decode(code).astype(bool)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise RuacError(f"{where}: 'segmentation' is neither polygons nor RLE: {error!r}") from error
         if not mask.any():
             raise RuacError(f"{where}: the mask is empty")
         return mask
+
+
+def _check_polygons(polygons: list, height: int, width: int, where: str) -> None:
+    if not polygons or any(len(p) < 6 or len(p) % 2 for p in polygons):
+        raise RuacError(f"{where}: a polygon needs at least 3 points, as a flat x, y list")
+    for polygon in polygons:
+        points = np.asarray(polygon, np.float64).reshape(-1, 2)
+        size = np.array([width, height])
+        outside = ~((points >= -size) & (points <= 2 * size))  # not the reverse, which NaN would pass
+        if outside.any():
+            x, y = points[outside.any(axis=1)][0]
+            raise RuacError(f"{where}: point ({x:g}, {y:g}) lies far outside the {width}x{height} picture")
+
+
+def _run_lengths(counts: str) -> np.ndarray:
+    """The runs of a compressed RLE: 5 bits a character, lowest first, and from the third run differences."""
+    digits = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    last = digits & 32 == 0
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or not last[-1]:
+        raise ValueError("broken RLE string")
+    end = np.flatnonzero(last)
+    start = np.concatenate([[0], end[:-1] + 1])
+    if (end - start).max() > 6:
+        raise ValueError("broken RLE string")
+    place = 5 * (np.arange(len(digits)) - np.repeat(start, end - start + 1))
+    runs = np.add.reduceat((digits & 31) << place, start)
+    runs -= np.where(digits[end] & 16, 1 << (place[end] + 5), 0)  # the sign bit of the last character
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
 
 
 def _read_json(path: Path) -> dict:
@@ -106,21 +142,27 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _index(content: dict, key: str, path: Path) -> dict[Any, dict]:
+def _index(entries: list, path: Path) -> dict[Any, dict]:
     index: dict[Any, dict] = {}
-    for position, entry in enumerate(content[key]):
-        for field in ("id", "file_name", "width", "height"):
-            if field not in entry:
-                raise RuacError(f"{path}: {key}[{position}]: key '{field}' is missing")
+    names: set[str] = set()
+    for position, entry in enumerate(entries):
+        where = f"{path}: images[{position}]"
+        _check_entry(entry, {"id": (int, str), "file_name": (str,), "width": (int,), "height": (int,)}, where)
         if entry["id"] in index:
-            raise RuacError(f"{path}: {key}[{position}]: id {entry['id']!r} occurs twice")
+            raise RuacError(f"{where}: id {entry['id']!r} occurs twice")
+        if entry["file_name"] in names:
+            raise RuacError(f"{where}: file_name {entry['file_name']!r} occurs twice")
         index[entry["id"]] = entry
+        names.add(entry["file_name"])
     return index
 
 
-def _read_split(path: Path) -> set[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise RuacError(f"{path}: split list not found") from None
-    return {line.strip() for line in lines if line.strip()}
+def _check_entry(entry: Any, types: dict[str, tuple[type, ...]], where: str) -> None:
+    if not isinstance(entry, dict):
+        raise RuacError(f"{where}: expected a mapping of keys, found {type(entry).__name__}")
+    for key, allowed in types.items():
+        if key not in entry:
+            raise RuacError(f"{where}: key '{key}' is missing")
+        if not isinstance(entry[key], allowed):
+            expected = " or ".join(t.__name__ for t in allowed)
+            raise RuacError(f"{where}: '{key}' is {entry[key]!r}, expected {expected}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,6 +12,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ruac.errors import RuacError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,41 @@ class MaskDataset(Protocol):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image file as ``uint8 [H, W, 3]`` RGB. Raises `RuacError` if missing, truncated or no image."""
+    """Read an image file as ``uint8 [H, W, 3]`` RGB. Raises `RuacError` if missing, truncated or no image.
+
+    16-bit grey values keep their upper 8 bits.
+    """
+    with opened(path) as image:
+        if image.mode == "F":
+            raise RuacError(f"{path}: has floating-point pixels, expected 8 or 16 bit")
+        if image.mode.startswith("I"):  # Pillow would cut 16 bit off at 255
+            grey = np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file and decode it inside; whatever goes wrong becomes a `RuacError` that names the file."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            image.load()
+            yield image
     except FileNotFoundError:
         raise RuacError(f"{path}: image file not found") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RuacError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a split file, without blank ones. Raises `RuacError` if it is missing or names nothing."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise RuacError(f"{path}: split list not found; expected a text file with one name per line") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuacError(f"{path}: split list cannot be read: {error}") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise RuacError(f"{path}: the split list is empty; expected one name per line")
+    return lines

@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ruac.backbone.outputs import Features
+from ruac.backbone.outputs import Features, as_prompt, upsample
 from ruac.errors import RuacError
 from ruac.prompts import BOX_FIRST, BOX_SECOND, OBJECT, Prompts, boxes_of, central_correction, central_pixel
-
-CLAMP = 32.0  # SAM 2 clamps a mask to this range before it is fed back as a prompt
 
 
 @dataclass
@@ -110,14 +107,9 @@ def prompt_objects(
         masks = (upsample(logits, (height, width))[:, 0] > 0).cpu().numpy()
         yield Round(prediction, choice, logits, prediction.iou[rows, choice], masks, points, labels)
         if config.feedback:
-            previous = logits.clamp(-CLAMP, CLAMP)
+            previous = as_prompt(logits)
         if replay is None and round_index + 1 < config.clicks:
             points, labels = _correct(points, labels, truth, masks)
-
-
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """``[N, M, h, w]`` to ``[N, M, H, W]``, bilinear as SAM 2 does it."""
-    return F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
 
 
 def _first(truth: np.ndarray, config: ProtocolConfig, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:

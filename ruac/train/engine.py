@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ruac.errors import RuacError
 from ruac.files import atomic_path
-from ruac.train.record import save_record
+from ruac.provenance import save_record
 
 LAST = "last.pt"
+STREAM_LENGTH = 1 << 40  # of a numbered stream of samples: more than any run will draw
 
 
 @dataclass
@@ -245,7 +246,7 @@ def _log_panels(accelerator: Accelerator, task: Task, batch: dict[str, Tensor], 
         writer.add_image(f"panels/{name}", picture, step)
 
 
-class _progress_bar:  # noqa: N801 - a context manager
+class _progress_bar:
     """A progress bar with time left; log lines are printed above it."""
 
     def __init__(self, total: int, start: int, *, enabled: bool):

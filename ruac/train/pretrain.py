@@ -12,13 +12,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ruac.backbone.backbone import Backbone
-from ruac.data.augment import normalise, to_tensor
+from ruac.backbone.outputs import as_prompt
+from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.sample import MaskDataset
 from ruac.data.training import TrainingDataConfig
 from ruac.errors import RuacError
 from ruac.losses.segmentation import SegmentationConfig, segmentation_loss, soft_targets
 from ruac.prompts import first_prompts, random_correction
-from ruac.sweep.protocol import CLAMP, ProtocolConfig, prompt_objects
+from ruac.sweep.protocol import ProtocolConfig, prompt_objects
 from ruac.train.engine import EngineConfig
 
 
@@ -85,7 +86,7 @@ class PretrainTask(nn.Module):
                 chosen = _chosen(decoded.logits, decoded.iou).detach()
                 predicted = _resize(chosen, masks.shape[-1])[:, 0] > 0
                 points, labels = random_correction(masks, predicted)
-                prompts = prompts.add(points, labels, chosen.clamp(-CLAMP, CLAMP))
+                prompts = prompts.add(points, labels, as_prompt(chosen))
         return {"loss": sum(totals.values())} | totals
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -139,11 +140,6 @@ class PretrainTask(nn.Module):
     @torch.no_grad()
     def panels(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {}
-
-
-def square(image: Tensor, side: int) -> Tensor:
-    """``[3, H, W]`` resized to ``[3, side, side]``, bilinear with antialias, as SAM 2 does it."""
-    return F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def _resize(maps: Tensor, side: int) -> Tensor:

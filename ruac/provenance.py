@@ -47,7 +47,7 @@ def save_record(out: Path, run_config: Any) -> None:
 
 def _commit() -> str:
     """The commit of the checkout the package lives in, or "unknown" for an installed copy."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     try:
         run = lambda *a: subprocess.run(["git", "-C", str(root), *a], capture_output=True, text=True, check=True)  # noqa: E731
         changed = run("status", "--porcelain", "--untracked-files=no").stdout.strip()

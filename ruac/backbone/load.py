@@ -1,0 +1,77 @@
+"""Backbones by name or YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ruac.backbone.backbone import Backbone
+from ruac.backbone.checkpoint import load_official
+from ruac.backbone.names import OFFICIAL
+from ruac.backbone.nano import Nano, load_nano
+from ruac.backbone.sam2_parts import build_official
+from ruac.config import load_config
+from ruac.errors import RuacError
+
+KINDS = ("nano", *OFFICIAL)
+ROOT = Path(__file__).resolve().parents[2]  # the checkout: configs/ and checkpoints/ live there
+
+
+@dataclass
+class BackboneConfig:
+    """kind: nano, tiny, small, base_plus or large. checkpoint: a file; relative paths are looked up
+    from the working folder, then from the project's. image_size: side of the square input in
+    pixels, a multiple of 32."""
+
+    kind: str = "nano"
+    checkpoint: str = "checkpoints/nano.safetensors"
+    image_size: int = 256
+
+    def validate(self) -> None:
+        if self.kind not in KINDS:
+            raise RuacError(f"backbone kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+
+
+def backbone_config(spec: str) -> BackboneConfig:
+    """Read `spec`: one of the names in ``configs/backbone/`` or the path of a YAML file."""
+    if spec in KINDS:
+        return load_config(BackboneConfig, ROOT / "configs" / "backbone" / f"{spec}.yaml")
+    if Path(spec).suffix in (".yaml", ".yml"):
+        return load_config(BackboneConfig, spec)
+    raise RuacError(f"backbone {spec!r}: expected one of {', '.join(KINDS)}, or the path of a YAML file")
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone of `config` with random weights, for loading into or for tests."""
+    if config.kind == "nano":
+        return Backbone(Nano(image_size=config.image_size), name="nano")
+    return Backbone(build_official(config.kind, image_size=config.image_size), name=config.kind)
+
+
+def load_backbone(spec: str | BackboneConfig) -> Backbone:
+    """Build a backbone and load its checkpoint strictly; frozen, in eval mode, on the CPU.
+
+    Raises `RuacError` for an unknown name, a missing checkpoint (saying how to get it) or one that
+    does not fit.
+    """
+    config = backbone_config(spec) if isinstance(spec, str) else spec
+    path = checkpoint_path(config)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        backbone = build_backbone(config)
+    if config.kind == "nano":
+        load_nano(backbone.sam, path)
+    else:
+        load_official(backbone.sam, path, config.kind)
+    return backbone.freeze()
+
+
+def checkpoint_path(config: BackboneConfig) -> Path:
+    """Where the checkpoint of `config` lies. Raises `RuacError` if it does not exist."""
+    given = Path(config.checkpoint)
+    for path in (given, ROOT / given):
+        if path.is_file():
+            return path
+    hint = "" if config.kind == "nano" else f"; fetch it with: python tools/fetch_checkpoint.py {config.kind}"
+    raise RuacError(f"{given}: checkpoint of backbone {config.kind} not found{hint}")

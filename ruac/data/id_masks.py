@@ -1,0 +1,53 @@
+"""Mask files in which the value of a pixel is the number of its object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ruac.data.sample import opened
+from ruac.errors import RuacError
+
+MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Read a one-channel PNG as ``int32 [H, W]``: grey value or palette index, 0 = background.
+
+    Raises `RuacError` for a missing or damaged file and for colour pictures.
+    """
+    with opened(path) as image:
+        if image.mode not in MODES:
+            raise RuacError(
+                f"{path}: mask has mode {image.mode}, expected one channel: "
+                "8 or 16 bit object numbers, a palette, or 0/255"
+            )
+        return np.asarray(image).astype(np.int32)
+
+
+def values_in(ids: np.ndarray) -> list[int]:
+    """The numbers of the objects that occur, ascending."""
+    return [int(value) for value in np.unique(ids.ravel()[np.flatnonzero(ids)])]
+
+
+def values_in_files(paths: Iterable[Path]) -> list[list[int]]:
+    """`values_in` of every file, read in parallel: decoding a PNG leaves the interpreter free."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda path: values_in(read_ids(path)), paths))
+
+
+def split_ids(ids: np.ndarray, values: Iterable[int]) -> np.ndarray:
+    """One mask per value: ``[H, W] -> bool [K, H, W]``."""
+    return ids[None] == np.asarray(list(values), ids.dtype)[:, None, None]
+
+
+def check_size(mask: np.ndarray, image: np.ndarray, mask_path: Path, image_path: Path) -> None:
+    """Raise `RuacError` unless a mask ``[H, W]`` covers its image ``[H, W, 3]`` exactly."""
+    if mask.shape != image.shape[:2]:
+        raise RuacError(
+            f"{mask_path}: is {mask.shape[1]}x{mask.shape[0]} pixels, "
+            f"expected {image.shape[1]}x{image.shape[0]} like {image_path.name} (width x height)"
+        )

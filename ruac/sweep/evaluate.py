@@ -1,0 +1,154 @@
+"""One image, several models: prompted once per distinct mask source, then scored pixel by pixel."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ruac.backbone.outputs import upsample
+from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.sample import Sample
+from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band
+from ruac.model import UncertainSam, predict
+from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
+from ruac.uncertainty import total_uncertainty
+
+REGIONS = ("image", "band")
+
+
+@dataclass
+class Scores:
+    """rows: one per (object, model). sums: per (model, score, region)."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[tuple[str, str, str], ReliabilitySums] = field(default_factory=lambda: defaultdict(ReliabilitySums))
+
+
+@dataclass
+class Answer:
+    """A model's final answer to the N objects of an image, at the picture's resolution.
+
+    masks: ``bool [N, H, W]``. probability: ``[N, H, W]`` of the object. uncertainty: per named
+    score, ``[N, H, W]`` in [0, 1]. predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
+    ``[N, P]`` are the prompts in picture pixels.
+    """
+
+    masks: np.ndarray
+    probability: Tensor
+    uncertainty: dict[str, Tensor]
+    predicted_iou: np.ndarray
+    points: np.ndarray
+    labels: np.ndarray
+
+
+@torch.no_grad()
+def answer_image(
+    models: dict[str, UncertainSam],
+    sample: Sample,
+    protocol: ProtocolConfig,
+    *,
+    replay: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, Answer]:
+    """Prompt every object of an image for every model.
+
+    The image is encoded once per backbone, and models whose masks are SAM 2's own (vanilla and the
+    signed posterior) share one run of the clicks, since their masks cannot differ.
+    """
+    keys = [f"{sample.record.id}/{k}" for k in sample.record.object_ids]
+    features, final, answers = {}, {}, {}
+    for name, model in models.items():
+        source = _mask_source(model)
+        if source not in final:
+            body = model.backbone
+            if id(body) not in features:
+                device = next(body.parameters()).device
+                image = normalise(square(to_tensor(sample.image), body.image_size))[None].to(device)
+                features[id(body)] = body.encode(image)
+            for final[source] in prompt_objects(
+                model.decode,
+                features[id(body)],
+                sample.masks,
+                protocol,
+                side=body.image_size,
+                keys=keys,
+                replay=replay,
+            ):
+                pass
+        answers[name] = _answer(model, final[source], sample.masks.shape[1:])
+    return answers
+
+
+def evaluate_image(
+    models: dict[str, UncertainSam],
+    sample: Sample,
+    protocol: ProtocolConfig,
+    scores: Scores,
+    *,
+    domain: str,
+    replay: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
+    """Add the rows and pixel sums of one image to `scores`."""
+    answers = answer_image(models, sample, protocol, replay=replay)
+    truth = torch.from_numpy(sample.masks)
+    band = torch.from_numpy(object_band(sample.masks))
+    area = sample.masks.sum(axis=(1, 2))
+    measured: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # models that share a run share their masks
+    for name, answer in answers.items():
+        if id(answer.masks) not in measured:
+            measured[id(answer.masks)] = jaccard(answer.masks, sample.masks), boundary_f(answer.masks, sample.masks)
+        j, f = measured[id(answer.masks)]
+        masks = torch.from_numpy(answer.masks)
+        for score, uncertainty in answer.uncertainty.items():
+            for region in REGIONS:
+                scores.sums[name, score, region].update(
+                    probability=answer.probability,
+                    uncertainty=uncertainty,
+                    target=truth,
+                    prediction=masks,
+                    region=band if region == "band" else None,
+                )
+        main = next(iter(answer.uncertainty.values()))
+        count = band.sum(dim=(1, 2))
+        error = ((masks != truth) & band).sum(dim=(1, 2)) / count
+        doubt = (main * band).sum(dim=(1, 2)) / count
+        for index, key in enumerate(sample.record.object_ids):
+            scores.rows.append(
+                {
+                    "domain": domain,
+                    "image": sample.record.id,
+                    "object": key,
+                    "model": name,
+                    "j": float(j[index]),
+                    "f": float(f[index]),
+                    "predicted_iou": float(answer.predicted_iou[index]),
+                    "area": int(area[index]),
+                    "clicks": int(protocol.clicks),
+                    "band_error": float(error[index]),
+                    "band_uncertainty": float(doubt[index]),
+                    "points": answer.points[index].reshape(-1).tolist(),
+                    "labels": answer.labels[index].tolist(),
+                }
+            )
+
+
+def _mask_source(model: UncertainSam) -> tuple[int, int]:
+    own = model.head is not None and model.head.config.posterior != "signed"
+    return id(model.backbone), id(model.head) if own else 0
+
+
+def _answer(model: UncertainSam, final: Round, size: tuple[int, int]) -> Answer:
+    prediction = predict(final.prediction.decoded, model.head)
+    logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0].cpu()  # [N, H, W]
+    total = total_uncertainty(logit, torch.zeros_like(logit))
+    iou = final.iou.float().cpu()
+    if model.head is None:  # vanilla SAM 2: the entropy of its sigmoid, and the authors' stand-in
+        standin = (1 - iou).clamp(0, 1)[:, None, None].expand_as(total)
+        uncertainty = {"entropy": total, "iou": standin}
+    else:
+        uncertainty = {"total": total}
+    return Answer(final.masks, logit.sigmoid(), uncertainty, iou.numpy(), final.points, final.labels)

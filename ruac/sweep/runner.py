@@ -1,0 +1,171 @@
+"""The sweep: any number of models over any number of domains through one prompt path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ruac.backbone import load_backbone
+from ruac.data.open import open_dataset
+from ruac.data.sample import MaskDataset
+from ruac.errors import RuacError
+from ruac.export import fingerprint, load_exported
+from ruac.model import UncertainSam
+from ruac.sweep.chunks import chunk_path, save_chunk
+from ruac.sweep.evaluate import Scores, evaluate_image
+from ruac.sweep.protocol import ProtocolConfig
+from ruac.sweep.results import read_clicks, write_results
+
+CHUNK = 8  # images between two saves
+
+
+@dataclass
+class ModelConfig:
+    """One row of the table. backbone: name or YAML, for vanilla SAM 2. export: a folder written by
+    tools/export.py, for a model with a head. Exactly one of the two, or an export with the backbone
+    of a head-only export."""
+
+    name: str = "???"
+    backbone: str | None = None
+    export: str | None = None
+
+    def validate(self) -> None:
+        if self.backbone is None and self.export is None:
+            raise RuacError(f"model {self.name!r}: expected backbone= (vanilla) or export=")
+        if "|" in self.name or "/" in self.name:
+            raise RuacError(f"model {self.name!r}: expected a name without '|' and '/'")
+
+
+@dataclass
+class SweepConfig:
+    """models: the first one's backbone is also swept without a head, as "vanilla", if no model is.
+    domains: folders that `open_dataset` understands; a folder whose subfolders are data sets stands
+    for all of them. limit: images per domain (0: all). replay: folder of an earlier sweep and the
+    model whose clicks are repeated, as ``FOLDER:MODEL``."""
+
+    models: list[ModelConfig] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
+    out: str = "runs/sweep"
+    limit: int = 0
+    replay: str | None = None
+    cpu: bool = False
+    panels: int = 2
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+
+    def validate(self) -> None:
+        if not self.models or not self.domains:
+            raise RuacError("sweep: expected at least one entry under models and under domains")
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise RuacError(f"models: names occur twice in {names}")
+        if (self.replay is None) != (self.protocol.next_click == "own_error"):
+            raise RuacError("replay: expected together with protocol.next_click=replay, and only then")
+
+
+def run_sweep(config: SweepConfig) -> Path:
+    """Evaluate, continuing whatever is finished in ``config.out``; returns that folder.
+
+    Work is shared among the processes of ``accelerate launch`` by chunks of images; the results do
+    not depend on their number. Raises `RuacError` for unusable models, domains or images; what was
+    finished stays.
+    """
+    state = PartialState(cpu=config.cpu)
+    out = Path(config.out)
+    models = load_models(config, state.device)
+    domains = open_domains(config)
+    key = sweep_key(config, models, domains)
+    clicks = read_clicks(config.replay) if config.replay else None
+    jobs = [
+        (domain, index)
+        for domain, dataset in domains.items()
+        for index in range(-(-_count(dataset, config) // CHUNK))
+        if not chunk_path(out, domain, index).exists()
+    ]
+    share = jobs[state.process_index :: state.num_processes]
+    with _progress(enabled=state.is_main_process) as bar:
+        task = bar.add_task("sweep", total=len(share))
+        for domain, index in share:
+            bar.update(task, description=domain)
+            scores, dataset = Scores(), domains[domain]
+            for position in range(index * CHUNK, min((index + 1) * CHUNK, _count(dataset, config))):
+                sample = dataset[position]
+                replay = None if clicks is None else clicks(domain, sample.record)
+                evaluate_image(models, sample, config.protocol, scores, domain=domain, replay=replay)
+            save_chunk(chunk_path(out, domain, index), scores, key)
+            bar.advance(task)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        counts = {domain: -(-_count(dataset, config) // CHUNK) for domain, dataset in domains.items()}
+        write_results(out, config, models, domains, counts, key)
+    state.wait_for_everyone()
+    return out
+
+
+def load_models(config: SweepConfig, device: torch.device) -> dict[str, UncertainSam]:
+    """Models by name; equal backbones become one object, so that images are encoded once."""
+    models: dict[str, UncertainSam] = {}
+    for entry in config.models:
+        if entry.export is None:
+            models[entry.name] = UncertainSam(load_backbone(entry.backbone), None)
+        else:
+            models[entry.name] = load_exported(entry.export, backbone=entry.backbone)
+    if all(model.head is not None for model in models.values()):
+        models = {"vanilla": UncertainSam(next(iter(models.values())).backbone, None)} | models
+    shared: dict[str, torch.nn.Module] = {}
+    for model in models.values():
+        print_of = f"{fingerprint(model.backbone.sam)}/{model.image_size}"
+        model.backbone = shared.setdefault(print_of, model.backbone)
+        model.to(device).eval()
+    return models
+
+
+def open_domains(config: SweepConfig) -> dict[str, MaskDataset]:
+    """Data sets by name, in the order given. Raises `RuacError` for a name that occurs twice."""
+    folders: list[Path] = []
+    for given in map(Path, config.domains):
+        if not given.is_dir():
+            raise RuacError(f"{given}: domain folder not found")
+        inside = sorted(p for p in given.iterdir() if p.is_dir() and (p / "annotations.json").is_file())
+        folders += [given] if (given / "annotations.json").is_file() or not inside else inside
+    domains: dict[str, MaskDataset] = {}
+    for folder in folders:
+        dataset = open_dataset(folder)
+        if dataset.name in domains:
+            raise RuacError(f"{folder}: another domain is named {dataset.name!r} already")
+        domains[dataset.name] = dataset
+    return domains
+
+
+def sweep_key(config: SweepConfig, models: dict[str, UncertainSam], domains: dict[str, MaskDataset]) -> str:
+    """Hash of all that a number depends on: protocol, weights, limit, replay and the objects' ids."""
+    content = {
+        "protocol": asdict(config.protocol),
+        "models": {name: fingerprint(model) for name, model in models.items()},
+        "limit": config.limit,
+        "replay": config.replay,
+        "domains": {name: dataset_hash(dataset) for name, dataset in domains.items()},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def dataset_hash(dataset: MaskDataset) -> str:
+    """SHA-256 over the ids of images and objects."""
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        digest.update(json.dumps([record.id, *record.object_ids]).encode())
+    return digest.hexdigest()
+
+
+def _count(dataset: MaskDataset, config: SweepConfig) -> int:
+    return min(len(dataset), config.limit) if config.limit else len(dataset)
+
+
+def _progress(*, enabled: bool) -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}"), *columns, disable=not enabled)

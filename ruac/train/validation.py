@@ -1,0 +1,56 @@
+"""Validation while training: the sweep's own evaluation on a few source images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from ruac.data.sample import MaskDataset
+from ruac.errors import RuacError
+from ruac.metrics import ReliabilitySums
+from ruac.model import UncertainSam
+from ruac.sweep.evaluate import Scores, evaluate_image
+from ruac.sweep.protocol import ProtocolConfig
+
+
+@dataclass
+class ValidationConfig:
+    """images: how many, spread evenly over the split (0: all). clicks: per object."""
+
+    images: int = 40
+    clicks: int = 3
+
+    def validate(self) -> None:
+        if self.images < 0 or self.clicks < 1:
+            raise RuacError("validation: images expected at least 0, clicks at least 1")
+
+
+def validate(
+    model: UncertainSam, dataset: MaskDataset, config: ValidationConfig, accelerator: Accelerator
+) -> dict[str, float]:
+    """J, F and band reliability of `model`, and of vanilla SAM 2 beside it; the same on every process."""
+    models = {"vanilla": UncertainSam(model.backbone, None), "head": model}
+    count = min(config.images or len(dataset), len(dataset))
+    picked = np.linspace(0, len(dataset) - 1, count).astype(int)
+    scores = Scores()
+    training = model.head.training
+    model.head.eval()
+    for index in picked[accelerator.process_index :: accelerator.num_processes]:
+        evaluate_image(models, dataset[index], ProtocolConfig(clicks=config.clicks), scores, domain="validation")
+    model.head.train(training)
+
+    values: dict[str, float] = {}
+    for name, score in (("vanilla", "entropy"), ("head", "total")):
+        rows = [row for row in scores.rows if row["model"] == name]
+        totals = torch.tensor([sum(r["j"] for r in rows), sum(r["f"] for r in rows), len(rows)], dtype=torch.float32)
+        j, f, objects = accelerator.reduce(totals.to(accelerator.device), "sum").tolist()
+        sums: ReliabilitySums = scores.sums[name, score, "band"]
+        if accelerator.num_processes > 1:
+            sums.all_reduce(accelerator.device)
+        metrics = sums.compute()
+        values |= {f"{name}/j": j / objects, f"{name}/f": f / objects}
+        values |= {f"{name}/band_{key}": metrics[key] for key in ("auroc", "ece", "nll", "aurc")}
+    return values

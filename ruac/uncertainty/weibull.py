@@ -1,0 +1,81 @@
+"""Weibull distribution: moments, reparameterised samples, divergence from a Gamma prior (paper sec. 3.2, app. A).
+
+Pure functions of tensors that broadcast against each other. ``scale`` is lambda (>= 0), ``shape`` is kappa (> 0).
+Half precision is raised to float32 first, since ratios of Gamma functions lose everything in it; float64 stays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+EULER_GAMMA = 0.5772156649015329
+
+SCALE_FLOOR = 1e-3
+"""Smallest scale the divergence from the prior looks at; see `kl_gamma`."""
+
+
+def mean(scale: Tensor, shape: Tensor) -> Tensor:
+    """``scale * G(1 + 1/shape)``."""
+    scale, shape = _precise(scale), _precise(shape)
+    return scale * torch.exp(_log_mean(shape))
+
+
+def variance(scale: Tensor, shape: Tensor) -> Tensor:
+    """``scale^2 * (G(1 + 2/shape) - G(1 + 1/shape)^2)``."""
+    return mean(scale, shape).square() * cv2(shape)
+
+
+def cv2(shape: Tensor) -> Tensor:
+    """Squared coefficient of variation, variance / mean^2: ``G(1 + 2/shape) / G(1 + 1/shape)^2 - 1``.
+
+    It depends on the shape alone and falls with it: 5 at 0.5, 1 at 1, 0.08 at 4, 0.014 at 10.
+    """
+    shape = _precise(shape)
+    return torch.expm1(torch.lgamma(1 + 2 / shape) - 2 * _log_mean(shape))
+
+
+def scale_from_mean(mean: Tensor, shape: Tensor) -> Tensor:
+    """The scale that gives `mean`: ``mean / G(1 + 1/shape)``. Linear, so that the sign of `mean` is kept."""
+    mean, shape = _precise(mean), _precise(shape)
+    return mean * torch.exp(-_log_mean(shape))
+
+
+def rsample(scale: Tensor, shape: Tensor, generator: Generator | None = None) -> Tensor:
+    """One draw per element of the broadcast shape, ``scale * (-log(1 - u))^(1/shape)``, u uniform.
+
+    Differentiable in both parameters. `generator` must live on the device of `scale`.
+    """
+    scale, shape = _precise(scale), _precise(shape)
+    dtype = torch.promote_types(scale.dtype, shape.dtype)
+    size = torch.broadcast_shapes(scale.shape, shape.shape)
+    u = torch.rand(size, generator=generator, device=scale.device, dtype=dtype)
+    # At u = 0 or 1 the logarithm of the exponential variate is infinite, and so is the gradient of the shape.
+    margin = torch.finfo(dtype).eps / 2
+    log_exponential = torch.log(-torch.log1p(-u.clamp(margin, 1 - margin)))
+    return scale * torch.exp(log_exponential / shape)
+
+
+def kl_gamma(scale: Tensor, shape: Tensor, a: float = 1.0, b: float = 3.0) -> Tensor:
+    """KL(Weibull(scale, shape) || Gamma(shape a, rate b)) per element, in closed form.
+
+    ``g a/k - a ln s + ln k + b s G(1 + 1/k) - g - 1 - a ln b + lgamma(a)`` with Euler's g, scale s and shape k.
+
+    A hard zero of the ReLU has scale 0: a point mass, infinitely far from any density. It counts as if its scale
+    were `SCALE_FLOOR`, in every term. The result is then the divergence of a proper Weibull, hence finite and
+    >= 0, the slope in the scale is at most ``a / SCALE_FLOOR``, and below the floor it is 0: a unit without
+    evidence is neither pulled back nor pushed further away by the prior. The slope in the shape remains.
+    """
+    scale, shape = _precise(scale).clamp_min(SCALE_FLOOR), _precise(shape)
+    constant = math.lgamma(a) - a * math.log(b) - EULER_GAMMA - 1
+    return EULER_GAMMA * a / shape - a * torch.log(scale) + torch.log(shape) + b * mean(scale, shape) + constant
+
+
+def _log_mean(shape: Tensor) -> Tensor:
+    return torch.lgamma(1 + 1 / shape)
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

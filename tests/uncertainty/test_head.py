@@ -1,0 +1,206 @@
+import itertools
+
+import pytest
+import torch
+
+from ruac.backbone.outputs import Decoded
+from ruac.config import load_config
+from ruac.errors import RuacError
+from ruac.uncertainty import BayesianHead, HeadConfig, total_uncertainty
+from ruac.uncertainty.head import inward_clamp, straight_through_relu
+
+CHANNELS, TOKEN_DIM, SIZE = 8, 24, 10
+KINDS = list(itertools.product(("signed", "nonnegative"), ("channel", "pixel")))
+
+
+def make_decoded(objects=3, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    pixel = torch.randn(objects, CHANNELS, SIZE, SIZE, generator=generator)
+    weights = 0.5 * torch.randn(objects, 4, CHANNELS, generator=generator)
+    tokens = torch.randn(objects, 4, TOKEN_DIM, generator=generator)
+    return Decoded(
+        logits=torch.einsum("nkc,nchw->nkhw", weights, pixel).to(dtype),
+        iou=torch.rand(objects, 4),
+        object_score=torch.ones(objects, 1),
+        mask_tokens=tokens.to(dtype),
+        pixel_tokens=pixel.to(dtype),
+        mask_weights=weights.to(dtype),
+    )
+
+
+def make_head(**settings):
+    torch.manual_seed(0)
+    return BayesianHead(HeadConfig(**settings), token_dim=TOKEN_DIM, channels=CHANNELS)
+
+
+@pytest.mark.parametrize(("posterior", "kappa"), KINDS)
+def test_shapes(posterior, kappa):
+    result = make_head(posterior=posterior, kappa=kappa)(make_decoded())
+    assert result.mean.shape == result.variance.shape == result.sample().shape == (3, 4, SIZE, SIZE)
+    assert result.kl().shape == ()
+    assert (result.variance >= 0).all()
+    assert result.pixel.shape.shape == (3, CHANNELS if kappa == "channel" else 1, SIZE, SIZE)
+    assert result.select(torch.tensor([0, 3, 1])).variance.shape == (3, 1, SIZE, SIZE)
+
+
+def test_signed_mean_is_the_logits_of_sam_2_before_and_after_training():
+    head, decoded = make_head(logit_scale=True), make_decoded()
+    optimizer = torch.optim.SGD(head.parameters(), lr=1.0)
+    for _ in range(3):
+        result = head(decoded)
+        assert result.mean is decoded.logits
+        mean, variance = result.calibrated()
+        optimizer.zero_grad()
+        total_uncertainty(mean, variance).mean().backward()
+        optimizer.step()
+    assert head.log_scale.item() != 0
+
+
+@pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
+def test_shapes_start_at_kappa_init(posterior):
+    result = make_head(posterior=posterior, kappa_init=3.0)(make_decoded())
+    for factor in (result.pixel, result.weight):
+        assert (factor.shape - 3).abs().max() < 0.1
+
+
+def test_nonnegative_factors_and_mean():
+    head, decoded = make_head(posterior="nonnegative"), make_decoded()
+    result = head(decoded)
+    assert (result.pixel.mean >= 0).all()
+    assert (result.pixel.mean == 0).any()
+    foreground, background = result.weight.mean[:, :, 0], -result.weight.mean[:, :, 1]
+    assert (foreground >= 0).all()
+    assert (background >= 0).all()
+    expected = (
+        torch.einsum("nkc,nchw->nkhw", foreground, result.pixel.mean)
+        - torch.einsum("nkc,nchw->nkhw", background, result.pixel.mean)
+        + result.bias[..., None, None]
+    )
+    torch.testing.assert_close(result.mean, expected)
+
+
+@pytest.mark.parametrize(("posterior", "kappa"), KINDS)
+def test_every_parameter_learns_from_sample_variance_and_kl(posterior, kappa):
+    head = make_head(posterior=posterior, kappa=kappa, logit_scale=True)
+    result = head(make_decoded())
+    mean, variance = result.calibrated()
+    (result.sample().square().mean() + total_uncertainty(mean, variance).mean() + result.kl()).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+@pytest.mark.parametrize(("posterior", "kappa"), KINDS)
+def test_bfloat16_autocast_changes_nothing(posterior, kappa):
+    head, decoded = make_head(posterior=posterior, kappa=kappa), make_decoded(dtype=torch.bfloat16)
+    expected = head(decoded)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = head(decoded)
+        values = result.mean, result.variance, result.kl(), result.sample(torch.Generator().manual_seed(0))
+    references = expected.mean, expected.variance, expected.kl(), expected.sample(torch.Generator().manual_seed(0))
+    for value, reference in zip(values, references, strict=True):
+        assert value.dtype == torch.float32
+        assert torch.equal(value, reference)
+
+
+def test_learning_errors_raises_the_variance_where_masks_are_wrong():
+    """Errors in the left half only: a few steps of cross-entropy make the left half the more uncertain one."""
+    head, decoded = make_head(kappa="pixel"), make_decoded()
+    decoded.pixel_tokens[:, 0, :, : SIZE // 2] += 3  # what tells the halves apart
+    decoded.logits = torch.einsum("nkc,nchw->nkhw", decoded.mask_weights, decoded.pixel_tokens)
+    target = (decoded.logits > 0).float()
+    target[..., : SIZE // 2] = 1 - target[..., : SIZE // 2]
+
+    def relative_variance():
+        ratio = head(decoded).variance / decoded.logits.square().clamp_min(0.1)
+        return (ratio[..., : SIZE // 2].mean() / ratio[..., SIZE // 2 :].mean()).item()
+
+    before = relative_variance()
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+    for _ in range(60):
+        result = head(decoded)
+        logit = result.mean / (1 + torch.pi / 8 * result.variance).sqrt()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert relative_variance() > 1.5 * before
+
+
+def test_straight_through_relu():
+    x = torch.tensor([-1.3, 0.0, 2.7], requires_grad=True)
+    y = straight_through_relu(x)
+    assert y.tolist() == x.relu().tolist()
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [1, 1, 1]
+
+
+def test_clamp_lets_a_shape_come_back_but_not_drift_away():
+    x = torch.tensor([0.0, 0.0, 5.0, 5.0, 20.0, 20.0], requires_grad=True)
+    y = inward_clamp(x, 0.5, 10.0)
+    assert y.tolist() == [0.5, 0.5, 5, 5, 10, 10]
+    (slope,) = torch.autograd.grad(y, x, torch.tensor([1.0, -1, 1, -1, 1, -1]))
+    assert slope.tolist() == [0, -1, 1, -1, 1, 0]
+    assert torch.equal(inward_clamp(x.detach(), 0.5, 10.0), y)
+
+
+@pytest.mark.parametrize(("init", "loss_sign"), [(0.5, -1), (10.0, 1)])
+def test_head_leaves_either_bound(init, loss_sign):
+    """At kappa_min a loss that wants less variance, at kappa_max one that wants more, still moves the shape."""
+    head, decoded = make_head(kappa_init=init), make_decoded()
+    with torch.no_grad():
+        for layer in (head.pixel_shape[-1], head.weight_shape):
+            layer.bias += -0.2 if init == 0.5 else 0.2
+    before = head(decoded)
+    assert (before.pixel.shape == init).all()
+    optimizer = torch.optim.SGD(head.parameters(), lr=1e-2 if init == 0.5 else 1.0)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (-loss_sign * head(decoded).variance.log().mean()).backward()
+        optimizer.step()
+    assert ((head(decoded).pixel.shape - init) * -loss_sign).mean() > 0.05
+
+
+def test_logit_scale_starts_at_one_and_never_touches_the_mask():
+    head, decoded = make_head(logit_scale=True), make_decoded()
+    result = head(decoded)
+    mean, variance = result.calibrated()
+    assert torch.equal(mean, result.mean)
+    assert torch.equal(variance, result.variance)
+    with torch.no_grad():
+        head.log_scale.fill_(0.7)
+    assert head(decoded).mean is decoded.logits
+    assert (head(decoded).calibrated()[0].abs() >= mean.abs()).all()
+
+
+@pytest.mark.parametrize(
+    ("posterior", "kappa", "count"),
+    [
+        ("signed", "channel", 17488),
+        ("signed", "pixel", 12993),
+        ("nonnegative", "channel", 31985),
+        ("nonnegative", "pixel", 27490),
+    ],
+)
+def test_parameter_counts_at_the_size_of_sam_2(posterior, kappa, count):
+    head = BayesianHead(HeadConfig(posterior=posterior, kappa=kappa), token_dim=256, channels=32)
+    assert sum(p.numel() for p in head.parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("posterior=gaussian", "head.posterior: expected signed or nonnegative, found 'gaussian'"),
+        ("kappa=token", "head.kappa"),
+        ("variance=none", "head.variance"),
+        ("hidden=0", "head.hidden"),
+        ("kappa_min=20", "kappa_min < kappa_max"),
+        ("kappa_min=0", "kappa_min"),
+        ("kappa_init=11", "head.kappa_init"),
+        ("prior_rate=0", "head.prior_rate"),
+        ("prior_shape=nan", "head.prior_shape"),
+    ],
+)
+def test_impossible_settings_are_user_errors(override, words):
+    with pytest.raises(RuacError, match=words):
+        load_config(HeadConfig, overrides=[override])

@@ -14,6 +14,8 @@ from ruac.errors import RuacError
 # Last block of each stride (4, 8, 16, 32) in torchvision's numbering and its channels.
 STAGE_ENDS = (3, 6, 13, 17)
 CHANNELS = (24, 32, 96, 320)
+# Standard deviation of the ImageNet trunk's maps on photographs, coarsest first.
+DEVIATIONS = (2.3, 5.3, 7.0, 7.5)
 
 
 class MobileNetV2Trunk(nn.Module):
@@ -30,6 +32,7 @@ class MobileNetV2Trunk(nn.Module):
         features = mobilenet_v2(weights=None).features[: STAGE_ENDS[-1] + 1]
         self.features = _fold_batch_norm(features.eval())
         self.channel_list = list(reversed(CHANNELS))
+        self.deviations = DEVIATIONS
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``[B, 3, S, S]`` to maps at strides 4, 8, 16, 32 with 24, 32, 96, 320 channels."""

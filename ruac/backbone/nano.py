@@ -13,6 +13,7 @@ from ruac.backbone.mobilenet import MobileNetV2Trunk
 from ruac.errors import RuacError
 
 TRUNKS = ("mobilenet_v2", "hiera")
+_SHARPNESS = 2.5  # of the first attention: its logits span about +-4
 
 
 class Nano(nn.Module):
@@ -71,13 +72,35 @@ class Nano(nn.Module):
             in_dim=width,
         )
         self.no_mem_embed = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        _start_local(self)
 
     def forward(self, images: Tensor) -> dict:
         return self.image_encoder(images)
 
 
+@torch.no_grad()
+def _start_local(nano: Nano) -> None:
+    """Initial weights under which a prompt attends to its own place from the first step.
+
+    Trunk maps are large beside the position code, and random query and key projections do not
+    correlate: a click then means nothing for thousands of steps. So the neck starts with unit
+    maps, and cross-attention with equal query and key projections, whose product peaks where
+    position codes agree.
+    """
+    for convolution, deviation in zip(nano.image_encoder.neck.convs, nano.image_encoder.trunk.deviations, strict=True):
+        convolution.conv.weight /= deviation
+    transformer = nano.sam_mask_decoder.transformer
+    crossed = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        crossed += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in crossed:
+        attention.q_proj.weight *= _SHARPNESS
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.k_proj.bias.copy_(attention.q_proj.bias)
+
+
 def _small_hiera() -> nn.Module:
-    return sam2.Hiera(
+    trunk = sam2.Hiera(
         embed_dim=48,
         num_heads=1,
         stages=(1, 2, 3, 1),
@@ -85,6 +108,8 @@ def _small_hiera() -> nn.Module:
         window_spec=(8, 4, 8, 4),
         window_pos_embed_bkg_spatial_size=(7, 7),
     )
+    trunk.deviations = (1.0, 1.0, 1.0, 1.0)
+    return trunk
 
 
 def load_nano(nano: Nano, path: str | Path) -> None:

@@ -92,7 +92,7 @@ class CocoFolder:
                     )
                 code = rle.frPyObjects(code, height, width) if plain else code
             mask = rle.decode(code).astype(bool)
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
             raise RuacError(f"{where}: 'segmentation' is neither polygons nor RLE: {error!r}") from error
         if not mask.any():
             raise RuacError(f"{where}: the mask is empty")

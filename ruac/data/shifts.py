@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, signal
+from scipy import fft, ndimage
 
 from ruac.data.textures import UNSEEN_PATTERNS, random_texture, smooth_noise
 
@@ -70,7 +70,7 @@ def fog(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixel
     height, width = masks.shape[1:]
     rows = np.linspace(0, 1, height, dtype=np.float32)
     lowest = np.where(masks.any(axis=2), rows, 0).max(axis=1)  # [K]
-    row = np.maximum(rows[:, None], np.max(masks * lowest[:, None, None], axis=0))  # [H, W]
+    row = np.maximum(rows[:, None], np.max(masks * lowest[:, None, None], axis=0, initial=0))  # [H, W]
     depth = np.clip(1.15 - row, 0.05, None) * np.clip(1 + 0.2 * smooth_noise(rng, height, width, cells=3), 0.3, 2)
     through = np.exp(-np.float32(rng.uniform(1.8, 3.5)) * depth)[..., None]
     air = np.float32(rng.uniform(0.72, 0.9)) * np.float32([1, 1, rng.uniform(0.98, 1.06)])
@@ -86,12 +86,12 @@ def rain(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixe
     streaks = np.zeros((height, width), np.float32)
     slope = rng.uniform(-0.35, 0.35)
     for length, share, strength in ((0.04, 0.004, 0.8), (0.09, 0.0015, 1.4)):  # far and near drops
-        size = max(5, int(length * height))
+        size = max(5, int(length * height)) | 1
         drops = (rng.random((height, width), np.float32) < share * rng.uniform(0.6, 1.4)) * np.float32(strength)
         steps = np.arange(size)
         line = np.zeros((size, size), np.float32)
         line[steps, np.clip((size / 2 + slope * (steps - size / 2)).astype(int), 0, size - 1)] = 1
-        streaks += signal.fftconvolve(drops, line, mode="same").astype(np.float32)
+        streaks += _convolved(drops[..., None], line)[..., 0]
     streaks = np.clip(ndimage.gaussian_filter(streaks, 0.5), 0, 1)[..., None]
     return wet + np.float32(rng.uniform(0.3, 0.5)) * streaks, masks
 
@@ -129,9 +129,7 @@ def blur(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixe
         angle = rng.uniform(0, np.pi)
         across = np.abs(x * np.float32(np.sin(angle)) - y * np.float32(np.cos(angle)))
         kernel = np.clip(1 - across, 0, 1) * (x**2 + y**2 <= reach**2)
-    padded = np.pad(image, [(reach + 1, reach + 1)] * 2 + [(0, 0)], mode="reflect")
-    kernel = (kernel / kernel.sum())[..., None]
-    return signal.fftconvolve(padded, kernel, mode="valid", axes=(0, 1)).astype(np.float32), masks
+    return _convolved(image, kernel / kernel.sum()), masks
 
 
 def elastic(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
@@ -208,6 +206,17 @@ SHIFTS: dict[str, Shift] = {
 def _shot_noise(image: np.ndarray, photons: np.float32, rng: np.random.Generator) -> np.ndarray:
     """Poisson noise at `photons` per full-scale pixel."""
     return rng.poisson(np.clip(image, 0, None) * photons).astype(np.float32) / photons
+
+
+def _convolved(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """``[H, W, C]`` convolved with an odd, square kernel; the picture is mirrored at its border."""
+    reach = len(kernel) // 2
+    padded = np.pad(image, [(reach, reach), (reach, reach), (0, 0)], mode="symmetric")
+    size = [fft.next_fast_len(n + 2 * reach, real=True) for n in padded.shape[:2]]
+    spectrum = fft.rfft2(padded, size, axes=(0, 1)) * fft.rfft2(kernel, size)[..., None]
+    whole = fft.irfft2(spectrum, size, axes=(0, 1))
+    height, width = image.shape[:2]
+    return whole[2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
 
 
 def _bounds(mask: np.ndarray) -> tuple[slice, slice]:

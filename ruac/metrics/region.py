@@ -56,7 +56,7 @@ def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
     gap = np.minimum(np.minimum(rows - above, below - rows), steps + 1)
 
     square = math.floor(radius * radius)
-    reach = np.array([math.isqrt(square - g * g) for g in range(steps + 1)] + [-far], dtype=np.int32)[gap]
+    reach = np.array([math.isqrt(square - g * g) for g in range(steps + 1)] + [-far], dtype=np.int32).take(gap)
     columns = np.arange(width, dtype=np.int32)
     from_left = np.maximum.accumulate(columns + reach, axis=1) >= columns
     from_right = np.minimum.accumulate((columns - reach)[:, ::-1], axis=1)[:, ::-1] <= columns

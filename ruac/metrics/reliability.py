@@ -48,7 +48,7 @@ class ReliabilitySums:
     nats / ln 2); the true label; the predicted label (logit > 0, given by the caller). A pixel is correct if the two
     labels agree; confidence is max(p, 1 - p); e = |p - label|.
 
-    State, about 1.3 MB, all int64: ``confidence [2, C]`` and ``uncertainty [2, U]``, fine histograms of correct (row
+    State, about 1.2 MB, all int64: ``confidence [2, C]`` and ``uncertainty [2, U]``, fine histograms of correct (row
     0) and wrong (row 1) pixels; ``confidence_sum [C]``, the confidence in each fine bin; ``moments [6]``, sums of u,
     u^2, e, e^2, u e, NLL / 16.
 

@@ -81,8 +81,7 @@ class BayesianHead(nn.Module):
     Everything runs in float32, also under autocast.
 
     Trainable parameters for c = 32, D = 256, hidden 16: signed 17,488 (kappa per channel) or 12,993 (per pixel),
-    nonnegative 31,985 or 27,490; one more with a logit scale. The paper states about 7.5 K for its head and gives
-    no layer widths.
+    nonnegative 31,985 or 27,490; one more with a logit scale. The paper states about 7.5 K for its head.
     """
 
     def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):

@@ -111,6 +111,15 @@ def test_network_is_equivariant_and_mixes_only_along_edges():
     assert (changed[:, 2:] - out[:, 2:]).abs().amin(-1).min() > 0
 
 
+def test_a_node_takes_the_weighted_mean_of_its_neighbours():
+    # D^-1 A is a mean: nodes that are all alike stay alike, however unevenly they are tied
+    torch.manual_seed(5)
+    network = ObjectGraphNetwork(GraphConfig(), feature_dim=8, projection_hidden=16, init_std=1.0).eval()
+    edges = torch.tensor([[1.0, 2, 0], [2, 1, 0.3], [0, 0.3, 1]])[None]
+    out = network(torch.randn(1, 1, 6).expand(1, 3, 6), torch.randn(1, 1, 8).expand(1, 3, 8), edges)
+    torch.testing.assert_close(out, out[:, :1].expand(1, 3, 6))
+
+
 def test_parameter_count():
     network = ObjectGraphNetwork(GraphConfig(), feature_dim=256, projection_hidden=128, init_std=0.01)
     assert sum(p.numel() for p in network.parameters()) == 34_012  # paper: 34 K

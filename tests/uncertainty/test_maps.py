@@ -157,6 +157,18 @@ def test_monte_carlo_maps_use_the_logit_scale():
     torch.testing.assert_close(scaled, torch.sigmoid(2 * plain.double().logit()).float(), atol=1e-5, rtol=0)
 
 
+def test_monte_carlo_maps_do_not_exceed_one_by_rounding():
+    class Undecided:
+        scale = None
+
+        def sample(self, generator=None):
+            return torch.linspace(-1e-3, 1e-3, 20001)
+
+    result = maps.monte_carlo_maps(Undecided(), 13)  # thirteen times 1/13 of ln 2 is more than ln 2 in float32
+    assert result.aleatoric.max() == 1
+    assert result.total.max() == 1
+
+
 def test_bfloat16_input_gives_float32_maps():
     result = maps.uncertainty_maps(MEAN.bfloat16(), VARIANCE.bfloat16())
     expected = maps.uncertainty_maps(MEAN.bfloat16().float(), VARIANCE.bfloat16().float())

@@ -1,0 +1,110 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+from ruac.errors import RuacError
+from ruac.metrics import ReliabilitySums
+from ruac.metrics.curves import rss
+from ruac.metrics.region import object_band
+from ruac.metrics.segmentation import boundary_f, jaccard
+from ruac.report import build_report
+from ruac.report.build import COLUMNS, Column, load_results, marks, statements
+
+ODD = 'od<d>&"name\''
+SCORES = {"vanilla": ("entropy", "iou"), "ruac": ("total",), "noise": ("total",)}
+# Sharpness of the logits and quality of the masks: vanilla claims too much, ruac is about right, noise in between.
+LOOKS = {"vanilla": (2.6, 1.0), "ruac": (0.9, 0.9), "noise": (1.5, 1.05)}
+
+
+def make_results(folder, *, domains=("camvid", ODD, "leaves"), size=(40, 52), objects=3, models=("vanilla", "ruac")):
+    """A plausible sweep: ellipses on smooth noise, logits that are wrong where noise bends the outline."""
+    rng = np.random.default_rng(0)
+    rows, table, index = [], [], []
+    (folder / "sums").mkdir(parents=True)
+    for number, domain in enumerate(domains):
+        sums, segmentation = {}, {m: [] for m in models}
+        panel_folder = folder / "panels" / f"d{number}"
+        panel_folder.mkdir(parents=True)
+        for k in range(objects):
+            image, truth, answers = make_object(rng, size, models, hard=1 + 0.25 * number)
+            panel = {"image": image, "truth": truth, "points": clicks(truth), "labels": [1, 0]}
+            for model, (logits, predicted_iou) in answers.items():
+                mask, p = logits > 0, 1 / (1 + np.exp(-logits))
+                j, f = jaccard(mask[None], truth[None])[0], boundary_f(mask[None], truth[None])[0]
+                segmentation[model].append((j, f))
+                rows.append((domain, f"im{k}", f"ob{k}", model, j, f, predicted_iou, int(truth.sum()), 3))
+                entropy = -(p * np.log2(p.clip(1e-9)) + (1 - p) * np.log2((1 - p).clip(1e-9)))
+                for score in SCORES[model]:
+                    u = np.where(mask, 1 - predicted_iou, 0.0) if score == "iou" else entropy
+                    for region in ("image", "band"):
+                        where = object_band(truth[None])[0] if region == "band" else np.ones_like(truth)
+                        kept = sums.setdefault((model, score, region), ReliabilitySums())
+                        values = {"probability": p, "uncertainty": u.clip(0, 1), "target": truth, "prediction": mask}
+                        kept.update(**values, region=where)
+                panel |= {f"mask.{model}": mask, f"j.{model}": j}
+                panel[f"uncertainty.{model}"] = (255 * entropy.clip(0, 1)).astype(np.uint8)
+            np.savez_compressed(panel_folder / f"{k}.npz", **panel)
+            case = ("worst", "overconfident", "best")[k % 3]
+            entry = {"domain": domain, "image": f"im{k}", "object": f"ob{k}", "case": case, "models": list(models)}
+            index.append(entry | {"file": f"d{number}/{k}.npz"})
+        for (model, score, region), kept in sums.items():
+            j, f = np.mean(segmentation[model], axis=0)
+            values = kept.compute()
+            values["rss"] = rss(miou=j, **{k: values[k] for k in ("ece", "p_acc_cert", "p_unc_inacc")})
+            head = {"domain": domain, "model": model, "score": score, "region": region}
+            table.append(head | {"images": objects, "objects": objects, "j": j, "f": f, "jf": (j + f) / 2} | values)
+            name = f"{model}.{score}.{region}.{domain}.npz"
+            np.savez_compressed(folder / "sums" / name, **kept.to_arrays())
+    columns = ["domain", "image", "object", "model", "j", "f", "predicted_iou", "area", "clicks"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "objects.parquet")
+    pd.DataFrame(table).to_csv(folder / "domains.csv", index=False)
+    (folder / "panels" / "index.json").write_text(json.dumps(index))
+    manifest = {
+        "protocol": {"first_click": "center", "clicks": 3, "next_click": "own_error", "mask_choice": "predicted_iou"}
+        | {"box": False, "multimask": True, "feedback": True, "seed": 0, "odd <key>": "odd <value>"},
+        "models": [
+            {"name": m, "kind": "vanilla" if m == "vanilla" else "head", "checkpoint": f"{m}.pt", "sha256": "ab" * 32}
+            for m in models
+        ],
+        "domains": [
+            {"name": d, "path": f"data/{d}", "images": objects, "objects": objects, "sha256": "cd" * 32} for d in domains
+        ],
+        "environment": {"torch": "2.13.0", "git_commit": "0123456789abcdef0123456789abcdef01234567"},
+        "created": "2026-11-21T10:00:00Z",
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def make_object(rng, size, models, hard=1.0):
+    y, x = np.mgrid[: size[0], : size[1]]
+    unit = min(size)
+    cy, cx = rng.uniform(0.35, 0.65, 2) * size
+    ry, rx = rng.uniform(0.15, 0.3, 2) * unit
+    truth = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
+    smooth = gaussian_filter(rng.normal(size=size), unit / 25)[..., None]
+    smooth = smooth / smooth.std()
+    image = (110 + 22 * smooth + np.where(truth[..., None], [55, 20, -35], [-15, 0, 25])).clip(0, 255).astype(np.uint8)
+    distance = distance_transform_edt(truth) - distance_transform_edt(~truth)
+    bend = gaussian_filter(rng.normal(size=size), unit / 14)
+    bend *= hard * unit / 24 / bend.std()
+    answers = {}
+    for model in models:
+        sharpness, quality = LOOKS[model]
+        own = gaussian_filter(rng.normal(size=size), unit / 20)
+        logits = sharpness * 22 / unit * (distance + quality * bend + unit / 60 * own / own.std())
+        j = jaccard((logits > 0)[None], truth[None])[0]
+        answers[model] = logits, float(np.clip(j + rng.normal(0.06, 0.07), 0.02, 0.99))
+    return image, truth, answers
+
+
+def clicks(mask):
+    """One in the middle of the object, one just outside."""
+    y, x = np.unravel_index(distance_transform_edt(mask).argmax(), mask.shape)
+    outside = np.flatnonzero(~mask[y, x:])[0] + 2
+    return np.array([[x, y], [x + outside, y]])

@@ -1,5 +1,7 @@
 """Robust uncertainty-accuracy correlation for Segment Anything 2."""
 
+from typing import TYPE_CHECKING, Any
+
 from ruac.torchvision_shim import ensure_torchvision
 
 # sam2, torchmetrics and accelerate all import torchvision: it must be mended before any of them.
@@ -7,4 +9,16 @@ ensure_torchvision()
 
 from ruac.version import VERSION as __version__  # noqa: E402
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from ruac.predictor import Predictor
+
+__all__ = ["Predictor", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """``ruac.Predictor``, imported at its first use: it brings SAM 2 with it, which the tools' help does not need."""
+    if name == "Predictor":
+        from ruac.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,10 +3,10 @@
 import difflib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from ruac.errors import RuacError
@@ -19,10 +19,10 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
     """Build the dataclass `cls` from its defaults, a YAML file and dotted ``key=value`` strings.
 
     A dataclass may define ``validate(self)`` and raise `RuacError` for impossible values; it is
-    called on the result and on nested dataclasses.
+    called on the result and on nested dataclasses, also those in lists.
 
     Raises `RuacError` for a missing or broken file, an unknown key (naming the nearest valid
-    one), or a value of the wrong type.
+    one), a value of the wrong type, or a key without a default (``???``) that nobody gave.
     """
     layers = []
     if path is not None:
@@ -31,18 +31,18 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
         key, separator, _ = item.partition("=")
         if not separator or not key:
             raise RuacError(f"override {item!r}: expected key=value")
-        layers.append((f"override {item!r}", OmegaConf.from_dotlist([item])))
-    merged = OmegaConf.structured(cls)
-    for source, layer in layers:
-        _check_keys(cls, layer, source, prefix="")
         try:
-            merged = OmegaConf.merge(merged, layer)
-        except OmegaConfBaseException as error:
-            key = getattr(error, "full_key", None) or "?"
-            raise RuacError(f"{source}: key '{key}': {str(error).splitlines()[0]}") from error
-    config = OmegaConf.to_object(merged)
-    _validate(config)
-    return config
+            layers.append((f"override {item!r}", OmegaConf.from_dotlist([item])))
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise RuacError(f"override {item!r}: not a readable value: {_one_line(error)}") from error
+    return _build(cls, layers)
+
+
+def config_from(cls: type[T], values: Any, source: str) -> T:
+    """Build the dataclass `cls` from a mapping that was read from `source`; raises as `load_config` does."""
+    if not isinstance(values, dict):
+        raise RuacError(f"{source}: expected a mapping of keys, found {type(values).__name__}")
+    return _build(cls, [(source, OmegaConf.create(values))])
 
 
 def save_config(config: Any, path: str | Path) -> None:
@@ -56,31 +56,63 @@ def _read_yaml(path: str | Path) -> DictConfig:
     except FileNotFoundError:
         raise RuacError(f"{path}: config file not found") from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise RuacError(f"{path}: not a readable YAML file: {str(error).splitlines()[0]}") from error
+        raise RuacError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(layer, DictConfig):
         raise RuacError(f"{path}: expected a mapping of keys, found a list")
     return layer
 
 
-def _check_keys(cls: type, layer: DictConfig, source: str, prefix: str) -> None:
+def _build(cls: type[T], layers: list[tuple[str, DictConfig]]) -> T:
+    merged = OmegaConf.structured(cls)
+    for source, layer in layers:
+        _check_keys(cls, OmegaConf.to_container(layer), source, prefix="")
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            key = getattr(error, "full_key", None)
+            where = f"{source}: key '{key}'" if key else source
+            raise RuacError(f"{where}: {str(error).splitlines()[0]}") from error
+    try:
+        config = OmegaConf.to_object(merged)
+    except MissingMandatoryValue as error:
+        raise RuacError(f"key '{error.full_key}' has no default and was not given") from error
+    except OmegaConfBaseException as error:
+        raise RuacError(f"key '{error.full_key}': {str(error).splitlines()[0]}") from error
+    _validate(config)
+    return config
+
+
+def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
+    """Look for unknown keys before the merge, whose own message names no alternative."""
     names = [f.name for f in fields(cls)]
     hints = get_type_hints(cls)
-    for key in layer:
+    for key, value in values.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
             raise RuacError(f"{source}: unknown key '{prefix}{key}'; did you mean '{prefix}{near[0]}'?")
         nested = next((t for t in (hints[key], *get_args(hints[key])) if is_dataclass(t)), None)
-        if OmegaConf.is_missing(layer, key):
+        if nested is None:
             continue
-        value = layer._get_node(key)
-        if nested and isinstance(value, DictConfig) and is_dataclass(hints[key]):
-            _check_keys(nested, value, source, prefix=f"{prefix}{key}.")
+        if get_origin(hints[key]) is not list:
+            entries = {f"{prefix}{key}.": value}
+        elif isinstance(value, list):
+            entries = {f"{prefix}{key}[{index}].": entry for index, entry in enumerate(value)}
+        else:
+            raise RuacError(f"{source}: key '{prefix}{key}': expected a list of mappings")
+        for deeper, entry in entries.items():
+            if isinstance(entry, dict):
+                _check_keys(nested, entry, source, deeper)
 
 
 def _validate(config: Any) -> None:
     for field in fields(config):
         value = getattr(config, field.name)
-        if is_dataclass(value):
-            _validate(value)
+        for part in value if isinstance(value, list) else [value]:
+            if is_dataclass(part):
+                _validate(part)
     if hasattr(config, "validate"):
         config.validate()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ruac.backbone import BackboneConfig, build_backbone, load_backbone
-from ruac.config import load_config
+from ruac.config import config_from
 from ruac.errors import RuacError
 from ruac.files import atomic_path, write_text
 from ruac.model import UncertainSam
@@ -28,8 +28,8 @@ def export_model(
 ) -> Path:
     """Write `model` to the folder `out`: the head, and the backbone's weights if `with_backbone`.
 
-    backbone: how to rebuild it. record: provenance that goes into the config. Weights are stored
-    as float16 where that loses nothing, else as they are.
+    backbone: how to rebuild it. record: provenance that goes into the config. The backbone's weights
+    are stored as float16 if that loses nothing in any of them, else as they are.
     """
     if model.head is None:
         raise RuacError("export: the model has no uncertainty head")
@@ -66,9 +66,11 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
         tensors = load_file(folder / WEIGHTS)
     except Exception as error:
         raise RuacError(f"{folder / WEIGHTS}: cannot be read as safetensors: {error}") from error
-    spec = load_config(BackboneConfig, None, [f"{key}={value}" for key, value in content["backbone"].items()])
-    parts = {prefix: _part(tensors, prefix) for prefix in ("head", "backbone")}
-    if content["backbone_included"]:
+    spec = config_from(BackboneConfig, content["backbone"], f"{folder / CONFIG}: backbone")
+    head_config = config_from(HeadConfig, content["head"], f"{folder / CONFIG}: head")
+    included = content["backbone_included"]
+    parts = _parts(tensors, ("head", "backbone") if included else ("head",), folder / WEIGHTS)
+    if included:
         with torch.random.fork_rng(devices=[]):
             body = build_backbone(spec)
         _load(body.sam, parts["backbone"], folder / WEIGHTS)
@@ -80,7 +82,8 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
                 f"{folder}: the head belongs to another {spec.kind} backbone than {body.name} "
                 f"(mask decoder {content['decoder_sha256'][:12]}... expected)"
             )
-    head = BayesianHead(HeadConfig(**content["head"]), token_dim=body.token_dim, channels=body.channels)
+    with torch.random.fork_rng(devices=[]):
+        head = BayesianHead(head_config, token_dim=body.token_dim, channels=body.channels)
     _load(head, parts["head"], folder / WEIGHTS)
     head.requires_grad_(False).eval()
     return UncertainSam(body, head).eval()
@@ -101,8 +104,14 @@ def _compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return halves if lossless else tensors
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) + 1 :]: t.float() for name, t in tensors.items() if name.startswith(prefix + ".")}
+def _parts(tensors: dict[str, Tensor], prefixes: tuple[str, ...], path: Path) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes}
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        if prefix not in parts:
+            raise RuacError(f"{path}: unexpected tensor {name!r}; expected names that start with {' or '.join(parts)}")
+        parts[prefix][rest] = tensor.float()
+    return parts
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -3,11 +3,17 @@
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ruac.errors import RuacError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 @contextmanager
@@ -23,14 +29,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if _disk_is_full(error, path.parent):
             raise RuacError(f"{path}: no free disk space, nothing was written") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
             raise RuacError(f"{path}: cannot be written: {error.strerror}") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it may never have been made
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -46,3 +53,10 @@ def sha256(path: str | Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _disk_is_full(error: Exception, folder: Path) -> bool:
+    """torch and safetensors report it as errors of their own; then the free space decides."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_SPACE
+    return folder.is_dir() and shutil.disk_usage(folder).free < 1 << 20

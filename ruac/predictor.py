@@ -73,11 +73,13 @@ class Predictor:
             image = read_image(Path(image))
         elif isinstance(image, Image.Image):
             image = np.asarray(image.convert("RGB"))
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if not isinstance(image, np.ndarray):
+            raise RuacError(f"image: {type(image).__name__}, expected an array, a PIL image or a path")
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise RuacError(f"image: {image.dtype} {image.shape}, expected uint8 [H, W, 3] in RGB")
-        self._size = image.shape[:2]
         prepared = normalise(square(to_tensor(image), self.model.image_size))
         self._features = self.model.encode(prepared[None].to(self.device))
+        self._size = image.shape[:2]
 
     @torch.no_grad()
     def predict(
@@ -130,12 +132,12 @@ class Predictor:
     ) -> Prompts:
         coordinates, kinds = np.zeros((0, 2)), np.zeros(0)
         if box is not None:
-            corners = np.asarray(box, dtype=float)
+            corners = _numbers(box, "box")
             if corners.shape != (4,) or (corners[2:] <= corners[:2]).any():
-                raise RuacError(f"box: {np.asarray(box).tolist()}, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+                raise RuacError(f"box: {corners.tolist()}, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
             coordinates, kinds = corners.reshape(2, 2), np.array([BOX_FIRST, BOX_SECOND])
-        if points is not None:
-            points, labels = np.asarray(points, dtype=float), np.asarray([] if labels is None else labels)
+        if points is not None or labels is not None:
+            points, labels = _numbers(points, "points"), _numbers(labels, "labels")
             if points.ndim != 2 or points.shape[1] != 2 or labels.shape != (len(points),):
                 raise RuacError(f"points {points.shape} and labels {labels.shape}: expected [P, 2] and [P]")
             if not np.isin(labels, (0, 1)).all():
@@ -149,11 +151,22 @@ class Predictor:
         side = self.model.image_size
         mask_logits = None
         if mask_input is not None:
-            if np.shape(mask_input) != (side // 4, side // 4):
-                raise RuacError(f"mask_input: {np.shape(mask_input)}, expected [{side // 4}, {side // 4}] logits")
-            mask_logits = torch.as_tensor(np.asarray(mask_input), dtype=torch.float32, device=self.device)[None, None]
+            previous = _numbers(mask_input, "mask_input")
+            if previous.shape != (side // 4, side // 4):
+                raise RuacError(f"mask_input: {previous.shape}, expected [{side // 4}, {side // 4}] logits")
+            mask_logits = torch.tensor(previous, dtype=torch.float32, device=self.device)[None, None]
         scaled = torch.tensor(coordinates * (side / width, side / height), dtype=torch.float32, device=self.device)
         return Prompts(scaled[None], torch.tensor(kinds, dtype=torch.int64, device=self.device)[None], mask_logits)
+
+
+def _numbers(values: np.ndarray | None, name: str) -> np.ndarray:
+    try:
+        array = np.asarray([] if values is None else values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise RuacError(f"{name}: {values!r}, expected an array of numbers") from error
+    if not np.isfinite(array).all():
+        raise RuacError(f"{name}: expected finite numbers")
+    return array
 
 
 def _array(tensor: Tensor) -> np.ndarray:

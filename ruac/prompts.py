@@ -46,7 +46,8 @@ def random_pixel(region: Tensor, generator: torch.Generator | None = None) -> Te
     encoder adds the half pixel itself. An empty region gives a pixel of the whole map.
     """
     noise = torch.rand(region.shape, generator=generator, device=region.device)
-    index = (noise + region).flatten(1).argmax(dim=1)  # noise < 1: region pixels always win
+    noise = torch.where(region, noise, noise - 1)  # a region's pixels win, with all digits of the noise
+    index = noise.flatten(1).argmax(dim=1)
     return _pixels(index, region.shape[-1])
 
 

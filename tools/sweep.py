@@ -5,7 +5,7 @@ import argparse
 from ruac.config import load_config
 from ruac.errors import run_tool
 from ruac.report import build_report
-from ruac.sweep.runner import SweepConfig, run_sweep
+from ruac.sweep.runner import SweepConfig, is_main_process, run_sweep
 
 
 def main(argv: list[str]) -> None:
@@ -14,7 +14,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", help="key=value")
     args = parser.parse_intermixed_args(argv)
     out = run_sweep(load_config(SweepConfig, args.config, args.overrides))
-    print(f"results: {out}\nreport:  {build_report(out)}")
+    if is_main_process():
+        print(f"results: {out}\nreport:  {build_report(out)}")
 
 
 if __name__ == "__main__":

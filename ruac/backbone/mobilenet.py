@@ -61,17 +61,17 @@ def load_imagenet_trunk(trunk: MobileNetV2Trunk, path: str | Path) -> None:
     missing = sorted(n for n in names - set(tensors) if not n.startswith(last))
     if missing:
         raise RuacError(f"{path}: not a MobileNetV2 trunk: {len(missing)} tensors missing, first {missing[0]}")
-    whole.load_state_dict(tensors, strict=False)  # the classifier is not wanted; completeness was checked above
+    try:
+        whole.load_state_dict(tensors, strict=False)  # the classifier is not wanted; completeness was checked above
+    except RuntimeError as error:
+        raise RuacError(f"{path}: not a MobileNetV2 trunk: {' '.join(str(error).split())[:300]}") from error
     folded = _fold_batch_norm(whole.features[: STAGE_ENDS[-1] + 1].eval())
     trunk.features.load_state_dict(folded.state_dict())
 
 
 def _fold_batch_norm(module: nn.Module) -> nn.Module:
     """Replace every convolution followed by a batch norm with one convolution with bias, in place."""
-    for child in module.children():
-        _fold_batch_norm(child)
-    if isinstance(module, nn.Sequential) or hasattr(module, "conv"):
-        sequence = module if isinstance(module, nn.Sequential) else module.conv
+    for sequence in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
         for index in range(len(sequence) - 1):
             if isinstance(sequence[index], nn.Conv2d) and isinstance(sequence[index + 1], nn.BatchNorm2d):
                 with torch.no_grad():

@@ -72,8 +72,9 @@ def augment(
     """
     matrix = _affine(image.shape[1:], side, config, rng)[None]
     size = (side, side)
-    image = warp_affine(image[None], matrix, size, mode="bilinear", padding_mode="border", align_corners=False)[0]
-    soft = warp_affine(masks[None].float(), matrix, size, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # With align_corners the matrix acts on pixel indices in every kornia version; 0.8 shifts it otherwise.
+    image = warp_affine(image[None], matrix, size, mode="bilinear", padding_mode="border", align_corners=True)[0]
+    soft = warp_affine(masks[None].float(), matrix, size, mode="bilinear", padding_mode="zeros", align_corners=True)
     return _colour(image, config, rng), soft[0] > 0.5
 
 

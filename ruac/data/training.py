@@ -30,6 +30,8 @@ class TrainingDataConfig:
     def validate(self) -> None:
         if self.objects < 1:
             raise RuacError(f"data.objects: {self.objects}, expected at least 1")
+        if self.min_pixels < 1:
+            raise RuacError(f"data.min_pixels: {self.min_pixels}, expected at least 1")
         if not 0 <= self.balance <= 1:
             raise RuacError(f"data.balance: {self.balance}, expected a number in [0, 1]")
 

@@ -32,14 +32,8 @@ def save_chunk(path: Path, scores: Scores, key: str) -> None:
 
 def load_chunk(path: Path, key: str) -> Scores:
     """Read a chunk. Raises `RuacError` if it is broken or belongs to another sweep."""
-    try:
-        with np.load(path) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-        found, rows = str(content.pop("key")), json.loads(str(content.pop("rows")))
-    except Exception as error:
-        raise RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo these images") from error
-    if found != key:
-        raise RuacError(f"{path}: made with another protocol, model or data; use another out=")
+    content = _read(path, key)
+    rows = json.loads(str(content.pop("rows")))
     grouped: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
     for name, values in content.items():
         model, score, region, part = name.split("|")
@@ -47,6 +41,27 @@ def load_chunk(path: Path, key: str) -> Scores:
     scores = Scores(rows=rows)
     scores.sums.update({names: ReliabilitySums.from_arrays(parts) for names, parts in grouped.items()})
     return scores
+
+
+def is_finished(path: Path, key: str) -> bool:
+    """Whether the chunk is there. Raises `RuacError` if it is broken or belongs to another sweep."""
+    if not path.exists():
+        return False
+    _read(path, key, names=("key",))
+    return True
+
+
+def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a chunk without its key; `names`: only these."""
+    try:
+        with np.load(path) as arrays:
+            content = {name: arrays[name] for name in names or arrays.files}
+        found = str(content.pop("key"))
+    except Exception as error:
+        raise RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo these images") from error
+    if found != key:
+        raise RuacError(f"{path}: made with another protocol, model or data; use another out=")
+    return content
 
 
 def merge(target: Scores, chunk: Scores) -> None:

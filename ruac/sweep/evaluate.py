@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ruac.backbone.outputs import upsample
+from ruac.backbone.outputs import Features, upsample
 from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.sample import Sample
 from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band
@@ -19,6 +19,7 @@ from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.uncertainty import total_uncertainty
 
 REGIONS = ("image", "band")
+BLOCK = 8  # objects decoded at a time: memory does not grow with the number of objects in a picture
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Scores:
 
 @dataclass
 class Answer:
-    """A model's final answer to the N objects of an image, at the picture's resolution.
+    """A model's final answer to N objects of an image, at the picture's resolution; tensors on the model's device.
 
     masks: ``bool [N, H, W]``. probability: ``[N, H, W]`` of the object. uncertainty: per named
     score, ``[N, H, W]`` in [0, 1]. predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
@@ -53,31 +54,30 @@ def answer_image(
     protocol: ProtocolConfig,
     *,
     replay: tuple[np.ndarray, np.ndarray] | None = None,
+    features: dict[int, Features] | None = None,
 ) -> dict[str, Answer]:
-    """Prompt every object of an image for every model.
+    """Prompt every object of an image, all at once, for every model.
 
     The image is encoded once per backbone, and models whose masks are SAM 2's own (vanilla and the
-    signed posterior) share one run of the clicks, since their masks cannot differ.
+    signed posterior) share one run of the clicks, since their masks cannot differ. replay: stored
+    points ``[N, P, 2]`` and labels ``[N, P]``. features: of this image by backbone, filled here, for
+    a caller that comes back with other objects of it.
     """
     keys = [f"{sample.record.id}/{k}" for k in sample.record.object_ids]
-    features, final, answers = {}, {}, {}
+    features = {} if features is None else features
+    final: dict[tuple[int, int], Round] = {}
+    answers = {}
     for name, model in models.items():
-        source = _mask_source(model)
+        body, source = model.backbone, _mask_source(model)
         if source not in final:
-            body = model.backbone
             if id(body) not in features:
-                device = next(body.parameters()).device
-                image = normalise(square(to_tensor(sample.image), body.image_size))[None].to(device)
-                features[id(body)] = body.encode(image)
-            for final[source] in prompt_objects(
-                model.decode,
-                features[id(body)],
-                sample.masks,
-                protocol,
-                side=body.image_size,
-                keys=keys,
-                replay=replay,
-            ):
+                image = normalise(square(to_tensor(sample.image), body.image_size))[None]
+                features[id(body)] = body.encode(image.to(next(body.parameters()).device))
+            decode = model.decode if source[1] else UncertainSam(body, None).decode
+            rounds = prompt_objects(
+                decode, features[id(body)], sample.masks, protocol, side=body.image_size, keys=keys, replay=replay
+            )
+            for final[source] in rounds:  # only the last answer counts
                 pass
         answers[name] = _answer(model, final[source], sample.masks.shape[1:])
     return answers
@@ -91,20 +91,39 @@ def evaluate_image(
     *,
     domain: str,
     replay: tuple[np.ndarray, np.ndarray] | None = None,
+    regions: tuple[str, ...] = REGIONS,
 ) -> None:
-    """Add the rows and pixel sums of one image to `scores`."""
-    answers = answer_image(models, sample, protocol, replay=replay)
-    truth = torch.from_numpy(sample.masks)
-    band = torch.from_numpy(object_band(sample.masks))
-    area = sample.masks.sum(axis=(1, 2))
+    """Add the rows and pixel sums of one image to `scores`, `BLOCK` objects at a time."""
+    features: dict[int, Features] = {}
+    for start in range(0, len(sample.masks), BLOCK):
+        block = slice(start, start + BLOCK)
+        part = objects_of(sample, block)
+        clicks = None if replay is None else (replay[0][block], replay[1][block])
+        answers = answer_image(models, part, protocol, replay=clicks, features=features)
+        _add(scores, part, answers, domain=domain, clicks=protocol.clicks, regions=regions)
+
+
+def objects_of(sample: Sample, which: slice) -> Sample:
+    """The same image with some of its objects."""
+    record = replace(sample.record, object_ids=sample.record.object_ids[which])
+    return Sample(record, sample.image, sample.masks[which])
+
+
+def _add(
+    scores: Scores, sample: Sample, answers: dict[str, Answer], *, domain: str, clicks: int, regions: tuple[str, ...]
+) -> None:
+    device = next(iter(answers.values())).probability.device
+    truth = torch.from_numpy(sample.masks).to(device)
+    band = torch.from_numpy(object_band(sample.masks)).to(device)
+    area, count = sample.masks.sum(axis=(1, 2)), band.sum(dim=(1, 2))
     measured: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # models that share a run share their masks
     for name, answer in answers.items():
         if id(answer.masks) not in measured:
             measured[id(answer.masks)] = jaccard(answer.masks, sample.masks), boundary_f(answer.masks, sample.masks)
         j, f = measured[id(answer.masks)]
-        masks = torch.from_numpy(answer.masks)
+        masks = torch.from_numpy(answer.masks).to(device)
         for score, uncertainty in answer.uncertainty.items():
-            for region in REGIONS:
+            for region in regions:
                 scores.sums[name, score, region].update(
                     probability=answer.probability,
                     uncertainty=uncertainty,
@@ -113,9 +132,8 @@ def evaluate_image(
                     region=band if region == "band" else None,
                 )
         main = next(iter(answer.uncertainty.values()))
-        count = band.sum(dim=(1, 2))
-        error = ((masks != truth) & band).sum(dim=(1, 2)) / count
-        doubt = (main * band).sum(dim=(1, 2)) / count
+        error = (((masks != truth) & band).sum(dim=(1, 2)) / count).tolist()
+        doubt = ((main * band).sum(dim=(1, 2)) / count).tolist()
         for index, key in enumerate(sample.record.object_ids):
             scores.rows.append(
                 {
@@ -127,9 +145,9 @@ def evaluate_image(
                     "f": float(f[index]),
                     "predicted_iou": float(answer.predicted_iou[index]),
                     "area": int(area[index]),
-                    "clicks": int(protocol.clicks),
-                    "band_error": float(error[index]),
-                    "band_uncertainty": float(doubt[index]),
+                    "clicks": int(clicks),
+                    "band_error": error[index],
+                    "band_uncertainty": doubt[index],
                     "points": answer.points[index].reshape(-1).tolist(),
                     "labels": answer.labels[index].tolist(),
                 }
@@ -137,18 +155,19 @@ def evaluate_image(
 
 
 def _mask_source(model: UncertainSam) -> tuple[int, int]:
+    """Models with the same value give the same masks: (backbone, head), head 0 where it changes no mask."""
     own = model.head is not None and model.head.config.posterior != "signed"
     return id(model.backbone), id(model.head) if own else 0
 
 
 def _answer(model: UncertainSam, final: Round, size: tuple[int, int]) -> Answer:
     prediction = predict(final.prediction.decoded, model.head)
-    logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0].cpu()  # [N, H, W]
+    logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0]  # [N, H, W]
     total = total_uncertainty(logit, torch.zeros_like(logit))
-    iou = final.iou.float().cpu()
+    iou = final.iou.float()
     if model.head is None:  # vanilla SAM 2: the entropy of its sigmoid, and the authors' stand-in
         standin = (1 - iou).clamp(0, 1)[:, None, None].expand_as(total)
         uncertainty = {"entropy": total, "iou": standin}
     else:
         uncertainty = {"total": total}
-    return Answer(final.masks, logit.sigmoid(), uncertainty, iou.numpy(), final.points, final.labels)
+    return Answer(final.masks, logit.sigmoid(), uncertainty, iou.cpu().numpy(), final.points, final.labels)

@@ -13,7 +13,17 @@ from torch import Tensor
 
 from ruac.backbone.outputs import Features, as_prompt, upsample
 from ruac.errors import RuacError
-from ruac.prompts import BOX_FIRST, BOX_SECOND, OBJECT, Prompts, boxes_of, central_correction, central_pixel
+from ruac.prompts import (
+    BACKGROUND,
+    BOX_FIRST,
+    BOX_SECOND,
+    OBJECT,
+    PADDING,
+    Prompts,
+    boxes_of,
+    central_correction,
+    central_pixel,
+)
 
 
 @dataclass
@@ -82,9 +92,13 @@ def prompt_objects(
     decode: (features ``[N, ...]``, prompts) to an object with ``logits [N, 4, h, w]`` and ``iou
     [N, 4]``. features: of the one image. truth: ``bool [N, H, W]``, none empty. side: the model's
     input side. keys: stable object ids, for the random first click. replay: points ``[N, clicks,
-    2]`` and labels of a stored run, for ``next_click: replay``.
+    2]`` (with `box` one more, for its second corner) and labels of a stored run, for ``next_click:
+    replay``.
+
+    Raises `RuacError` when clicks to replay are missing, too few or not wanted.
     """
     count, height, width = truth.shape
+    _check_replay(replay, count, config)
     device = features.embedding.device
     gathered = features.gather(torch.zeros(count, dtype=torch.int64, device=device))
     scale = np.array([side / width, side / height])
@@ -110,6 +124,16 @@ def prompt_objects(
             previous = as_prompt(logits)
         if replay is None and round_index + 1 < config.clicks:
             points, labels = _correct(points, labels, truth, masks)
+
+
+def _check_replay(replay: tuple[np.ndarray, np.ndarray] | None, count: int, config: ProtocolConfig) -> None:
+    if (replay is None) != (config.next_click == "own_error"):
+        found = "no stored clicks" if replay is None else "stored clicks"
+        raise RuacError(f"protocol.next_click: {config.next_click} and {found}; expected replay with stored clicks")
+    if replay is not None:
+        needed, found = config.clicks + config.box, replay[1].shape
+        if found[0] != count or found[1] < needed:
+            raise RuacError(f"replay: clicks {list(found)}, expected {needed} of each of {count} objects")
 
 
 def _first(truth: np.ndarray, config: ProtocolConfig, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,11 +165,12 @@ def _choose(prediction: Any, upsampled: Tensor | None, truth: np.ndarray, config
 def _correct(
     points: np.ndarray, labels: np.ndarray, truth: np.ndarray, masks: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add one correction per object; a perfect mask gets its last click again, which changes nothing new."""
+    """Add one correction per object; a perfect mask gets its last click again, and after a box padding."""
     added = []
     for index in range(len(truth)):
-        correction = central_correction(truth[index], masks[index])
-        added.append(correction or (*points[index, -1], labels[index, -1]))
+        label = labels[index, -1]
+        again = (*points[index, -1], label) if label in (OBJECT, BACKGROUND) else (0, 0, PADDING)
+        added.append(central_correction(truth[index], masks[index]) or again)
     added = np.array(added, dtype=float)  # [N, 3]
     points = np.concatenate([points, added[:, None, :2]], axis=1)
     return points, np.concatenate([labels, added[:, None, 2].astype(labels.dtype)], axis=1)

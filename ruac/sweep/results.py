@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +16,14 @@ import pandas as pd
 from ruac.data.sample import MaskDataset, Record
 from ruac.errors import RuacError
 from ruac.export import fingerprint
-from ruac.files import atomic_path, write_text
+from ruac.files import atomic_path, sha256, write_text
 from ruac.metrics.curves import rss
 from ruac.model import UncertainSam
+from ruac.prompts import BOX_FIRST
 from ruac.provenance import environment
 from ruac.sweep.chunks import chunk_path, load_chunk, merge
-from ruac.sweep.evaluate import Scores, answer_image
+from ruac.sweep.evaluate import Scores, answer_image, objects_of
+from ruac.sweep.protocol import ProtocolConfig
 
 if TYPE_CHECKING:
     from ruac.sweep.runner import SweepConfig
@@ -39,18 +43,18 @@ def write_results(
 
     Raises `RuacError` if a chunk is missing, broken or from another sweep.
     """
-    rows: list[dict] = []
+    frames: list[pd.DataFrame] = []
     table: list[dict] = []
     for domain in domains:
         total = Scores()
         for index in range(chunks[domain]):
             merge(total, load_chunk(chunk_path(out, domain, index), key))
-        rows += total.rows
+        frames.append(pd.DataFrame(total.rows))
         table += domain_rows(domain, total)
         for (model, score, region), sums in total.sums.items():
             with atomic_path(out / "sums" / f"{model}.{score}.{region}.{domain}.npz") as path, open(path, "wb") as file:
                 np.savez_compressed(file, **sums.to_arrays())
-    objects = pd.DataFrame(rows)
+    objects = pd.concat(frames, ignore_index=True)
     with atomic_path(out / OBJECTS) as path:
         objects.to_parquet(path, index=False)
     write_text(out / DOMAINS, pd.DataFrame(table).to_csv(index=False))
@@ -73,31 +77,59 @@ def domain_rows(domain: str, scores: Scores) -> list[dict]:
     return table
 
 
-def read_clicks(spec: str) -> Callable[[str, Record], tuple[np.ndarray, np.ndarray]]:
-    """Stored clicks of ``FOLDER:MODEL``, as a function of domain and record.
+def dataset_hash(dataset: MaskDataset) -> str:
+    """SHA-256 over the ids of images and objects."""
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        digest.update(json.dumps([record.id, *record.object_ids]).encode())
+    return digest.hexdigest()
 
-    Raises `RuacError` for an unknown folder or model, or an object without stored clicks.
+
+def replay_hash(spec: str) -> str:
+    """SHA-256 of the stored clicks of ``FOLDER:MODEL``, with the model's name. Raises `RuacError` if there are none."""
+    path, model = _replay_source(spec)
+    if not path.is_file():
+        raise RuacError(f"replay {spec!r}: {path} not found; expected FOLDER:MODEL of a finished sweep")
+    return f"{sha256(path)}:{model}"
+
+
+def read_clicks(spec: str, protocol: ProtocolConfig) -> Callable[[str, Record], tuple[np.ndarray, np.ndarray]]:
+    """Stored clicks of ``FOLDER:MODEL``, as a function of domain and record: points ``[N, P, 2]``, labels ``[N, P]``.
+
+    Raises `RuacError` for an unknown folder or model, fewer clicks than `protocol` has, boxes where it
+    has none (or the other way round), or an object without stored clicks.
     """
-    folder, _, model = spec.rpartition(":")
-    path = Path(folder) / OBJECTS
+    path, model = _replay_source(spec)
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise RuacError(f"replay {spec!r}: {path} cannot be read; expected FOLDER:MODEL of a finished sweep") from error
-    frame = frame[frame.model == model].set_index(["domain", "image", "object"])
+    frame = frame[frame.model == model]
     if not len(frame):
         raise RuacError(f"replay {spec!r}: no model {model!r} in {path}")
+    first = np.asarray(frame.labels.iloc[0])
+    if (first[0] == BOX_FIRST) != protocol.box:
+        raise RuacError(f"replay {spec!r}: made with protocol.box={not protocol.box}, expected {protocol.box}")
+    if (stored := len(first) - protocol.box) < protocol.clicks:  # a box is two points, but one prompt
+        raise RuacError(f"replay {spec!r}: has {stored} clicks, fewer than protocol.clicks={protocol.clicks}")
+    places = zip(frame.domain, frame.image, frame.object, strict=True)
+    stored_clicks = dict(zip(places, zip(frame.points, frame.labels, strict=True), strict=True))
 
     def clicks(domain: str, record: Record) -> tuple[np.ndarray, np.ndarray]:
         found = []
         for key in record.object_ids:
-            if (domain, record.id, key) not in frame.index:
+            if (domain, record.id, key) not in stored_clicks:
                 raise RuacError(f"replay {spec!r}: no clicks for {domain}/{record.id}/{key}")
-            found.append(frame.loc[(domain, record.id, key)])
-        points = np.stack([np.asarray(row.points, dtype=float).reshape(-1, 2) for row in found])
-        return points, np.stack([np.asarray(row.labels, dtype=int) for row in found])
+            found.append(stored_clicks[domain, record.id, key])
+        points = np.stack([np.asarray(points, dtype=float).reshape(-1, 2) for points, _ in found])
+        return points, np.stack([np.asarray(labels, dtype=int) for _, labels in found])
 
     return clicks
+
+
+def _replay_source(spec: str) -> tuple[Path, str]:
+    folder, _, model = spec.rpartition(":")
+    return Path(folder) / OBJECTS, model
 
 
 def _write_manifest(
@@ -108,10 +140,6 @@ def _write_manifest(
     objects: pd.DataFrame,
     key: str,
 ) -> None:
-    from dataclasses import asdict
-
-    from ruac.sweep.runner import dataset_hash
-
     sources = {entry.name: entry.export or entry.backbone for entry in config.models}
     counts = objects.drop_duplicates(["domain", "image", "object"]).groupby("domain")
     content = {
@@ -151,10 +179,11 @@ def _write_panels(
 ) -> None:
     """Pictures of the worst, best and most overconfident objects of the last model, answered again."""
     model = list(models)[-1]
-    clicks = read_clicks(config.replay) if config.replay else None
+    clicks = read_clicks(config.replay, config.protocol) if config.replay else None
     index = []
     for domain, dataset in domains.items():
-        rows = objects[(objects.domain == domain) & (objects.model == model)]
+        every = objects[objects.domain == domain]
+        rows = every[every.model == model]
         overconfidence = rows.band_error - rows.band_uncertainty
         cases = {
             "worst": rows.sort_values("j", kind="stable").head(config.panels),
@@ -166,18 +195,18 @@ def _write_panels(
         for case, chosen in cases.items():
             for row in chosen.itertuples():
                 sample = dataset[places[row.image]]
-                replay = None if clicks is None else clicks(domain, sample.record)
                 which = sample.record.object_ids.index(row.object)
+                sample = objects_of(sample, slice(which, which + 1))
+                replay = None if clicks is None else clicks(domain, sample.record)
                 answers = answer_image(models, sample, config.protocol, replay=replay)
-                arrays = {"image": sample.image, "truth": sample.masks[which]}
+                own = every[(every.image == row.image) & (every.object == row.object)].set_index("model")
+                arrays = {"image": sample.image, "truth": sample.masks[0]}
                 for name, answer in answers.items():
-                    uncertainty = next(iter(answer.uncertainty.values()))[which]
-                    arrays[f"mask.{name}"] = answer.masks[which]
-                    arrays[f"uncertainty.{name}"] = (uncertainty * 255).round().byte().numpy()
-                    own = objects[(objects.domain == domain) & (objects.image == row.image)]
-                    own = own[(own.object == row.object) & (own.model == name)]
-                    arrays[f"j.{name}"] = np.array(own.j.iloc[0])
-                arrays["points"], arrays["labels"] = answers[model].points[which], answers[model].labels[which]
+                    uncertainty = next(iter(answer.uncertainty.values()))[0]
+                    arrays[f"mask.{name}"] = answer.masks[0]
+                    arrays[f"uncertainty.{name}"] = (uncertainty * 255).round().byte().cpu().numpy()
+                    arrays[f"j.{name}"] = np.array(own.j[name])
+                arrays["points"], arrays["labels"] = answers[model].points[0], answers[model].labels[0]
                 file = Path("panels") / domain / f"{rank}.npz"
                 with atomic_path(out / file) as path, open(path, "wb") as stream:
                     np.savez_compressed(stream, **arrays)

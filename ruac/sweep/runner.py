@@ -17,10 +17,11 @@ from ruac.data.sample import MaskDataset
 from ruac.errors import RuacError
 from ruac.export import fingerprint, load_exported
 from ruac.model import UncertainSam
-from ruac.sweep.chunks import chunk_path, save_chunk
+from ruac.sweep.chunks import chunk_path, is_finished, save_chunk
 from ruac.sweep.evaluate import Scores, evaluate_image
 from ruac.sweep.protocol import ProtocolConfig
-from ruac.sweep.results import read_clicks, write_results
+from ruac.sweep.results import dataset_hash, read_clicks, replay_hash, write_results
+from ruac.version import VERSION
 
 CHUNK = 8  # images between two saves
 
@@ -38,8 +39,8 @@ class ModelConfig:
     def validate(self) -> None:
         if self.backbone is None and self.export is None:
             raise RuacError(f"model {self.name!r}: expected backbone= (vanilla) or export=")
-        if "|" in self.name or "/" in self.name:
-            raise RuacError(f"model {self.name!r}: expected a name without '|' and '/'")
+        if not self.name or self.name[0] == "." or set(self.name) & set("|/"):
+            raise RuacError(f"model {self.name!r}: expected a name without '|', '/' and a dot in front")
 
 
 @dataclass
@@ -61,9 +62,16 @@ class SweepConfig:
     def validate(self) -> None:
         if not self.models or not self.domains:
             raise RuacError("sweep: expected at least one entry under models and under domains")
+        for model in self.models:
+            model.validate()
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise RuacError(f"models: names occur twice in {names}")
+        if any(model.name == "vanilla" and model.export for model in self.models):
+            raise RuacError("models: the name 'vanilla' is for a model without export=")
+        for name in ("limit", "panels"):
+            if getattr(self, name) < 0:
+                raise RuacError(f"{name}: {getattr(self, name)}, expected at least 0")
         if (self.replay is None) != (self.protocol.next_click == "own_error"):
             raise RuacError("replay: expected together with protocol.next_click=replay, and only then")
 
@@ -80,13 +88,14 @@ def run_sweep(config: SweepConfig) -> Path:
     models = load_models(config, state.device)
     domains = open_domains(config)
     key = sweep_key(config, models, domains)
-    clicks = read_clicks(config.replay) if config.replay else None
+    clicks = read_clicks(config.replay, config.protocol) if config.replay else None
     jobs = [
         (domain, index)
         for domain, dataset in domains.items()
         for index in range(-(-_count(dataset, config) // CHUNK))
-        if not chunk_path(out, domain, index).exists()
+        if not is_finished(chunk_path(out, domain, index), key)
     ]
+    state.wait_for_everyone()  # every process has to see the same jobs, so none may finish one before
     share = jobs[state.process_index :: state.num_processes]
     with _progress(enabled=state.is_main_process) as bar:
         task = bar.add_task("sweep", total=len(share))
@@ -105,6 +114,11 @@ def run_sweep(config: SweepConfig) -> Path:
         write_results(out, config, models, domains, counts, key)
     state.wait_for_everyone()
     return out
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that reports."""
+    return PartialState().is_main_process
 
 
 def load_models(config: SweepConfig, device: torch.device) -> dict[str, UncertainSam]:
@@ -143,23 +157,19 @@ def open_domains(config: SweepConfig) -> dict[str, MaskDataset]:
 
 
 def sweep_key(config: SweepConfig, models: dict[str, UncertainSam], domains: dict[str, MaskDataset]) -> str:
-    """Hash of all that a number depends on: protocol, weights, limit, replay and the objects' ids."""
+    """Hash of all that a number depends on: protocol, models, limit, replayed clicks, objects' ids, version."""
     content = {
+        "version": VERSION,
         "protocol": asdict(config.protocol),
-        "models": {name: fingerprint(model) for name, model in models.items()},
+        "models": {
+            name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config)]
+            for name, model in models.items()
+        },
         "limit": config.limit,
-        "replay": config.replay,
+        "replay": config.replay and replay_hash(config.replay),
         "domains": {name: dataset_hash(dataset) for name, dataset in domains.items()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def dataset_hash(dataset: MaskDataset) -> str:
-    """SHA-256 over the ids of images and objects."""
-    digest = hashlib.sha256()
-    for record in dataset.records:
-        digest.update(json.dumps([record.id, *record.object_ids]).encode())
-    return digest.hexdigest()
 
 
 def _count(dataset: MaskDataset, config: SweepConfig) -> int:

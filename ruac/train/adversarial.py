@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ruac.attack import AttackConfig, build_attacker
-from ruac.backbone import Backbone
+from ruac.attack import AttackConfig, Attacked, build_attacker
+from ruac.backbone import Backbone, load_backbone
 from ruac.backbone.outputs import as_prompt, upsample
+from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset
-from ruac.data.training import TrainingDataConfig
+from ruac.data.training import TrainingDataConfig, TrainingSet
 from ruac.errors import RuacError
 from ruac.losses.alignment import ALIGNMENT_MODES, alignment_loss, mean_over_objects
 from ruac.losses.scoring import cross_entropy_score
@@ -21,7 +24,7 @@ from ruac.losses.segmentation import SegmentationConfig, segmentation_loss, soft
 from ruac.model import Prediction, UncertainSam, predict
 from ruac.prompts import Prompts, first_prompts, random_correction
 from ruac.train.curriculum import CurriculumConfig, Phase
-from ruac.train.engine import EngineConfig
+from ruac.train.engine import STREAM_LENGTH, EngineConfig, train
 from ruac.train.panels import attack_panel
 from ruac.train.validation import ValidationConfig, validate
 from ruac.uncertainty import BayesianHead, HeadConfig, total_uncertainty
@@ -47,6 +50,8 @@ class LossConfig:
         for name in ("sampled", "kl", "alignment", "scoring"):
             if getattr(self, name) < 0:
                 raise RuacError(f"loss.{name}: {getattr(self, name)}, expected at least 0")
+        if self.sampled == 0 and self.scoring == 0:
+            raise RuacError("loss.sampled, loss.scoring: both are 0, expected at least one above 0")
 
 
 @dataclass
@@ -78,7 +83,9 @@ class TrainConfig:
     def validate(self) -> None:
         if self.corrections < 0:
             raise RuacError(f"corrections: {self.corrections}, expected at least 0")
-        for name in ("head_rate", "attacker_rate", "decoder_rate"):
+        if not 0 <= self.box_share <= 1:
+            raise RuacError(f"box_share: {self.box_share}, expected a share in [0, 1]")
+        for name in ("head_rate", "attacker_rate", "decoder_rate", "weight_decay"):
             if getattr(self, name) < 0:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 0")
 
@@ -111,10 +118,10 @@ class AdversarialTask(nn.Module):
             features = self.backbone.encode(images)
         index = valid.nonzero()[:, 0]
         terms = self._branch(features.gather(index), masks[valid] > 0.5, phase, adversarial=False)
-        loss = phase.clean * terms["total"]
+        loss = phase.clean * (terms["total"] - terms.get("kl", 0.0)) + terms.get("kl", 0.0)
         logged = {f"clean/{name}": value for name, value in terms.items()}
         if phase.adversarial > 0:
-            attacked = self.attacker(images, features.embedding, masks, valid, loss_fn=self._climbed(masks, valid))
+            attacked = self._attack(images, features.embedding, masks, valid)
             adversarial = self.backbone.encode(attacked.images).gather(index)
             terms = self._branch(adversarial, attacked.masks[valid] > 0.5, phase, adversarial=True)
             loss = loss + phase.adversarial * terms["total"]
@@ -169,8 +176,12 @@ class AdversarialTask(nn.Module):
                 terms["alignment"] = weights.alignment * mean_over_objects(alignment)
         return terms
 
-    def _climbed(self, masks: Tensor, valid: Tensor):
-        """What an attack without parameters (PGD) climbs: the segmentation loss at the first prompt."""
+    def _attack(self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor) -> Attacked:
+        climbed = self._climbed(masks, valid) if self.config.attack.kind == "pgd" else None
+        return self.attacker(images, embedding, masks, valid, loss_fn=climbed)
+
+    def _climbed(self, masks: Tensor, valid: Tensor) -> Callable[[Tensor], Tensor]:
+        """What PGD, an attack without parameters, climbs: the segmentation loss at the first prompt."""
         index, truth = valid.nonzero()[:, 0], masks[valid] > 0.5
         prompts = first_prompts(truth, box_share=self.config.box_share)
 
@@ -220,9 +231,7 @@ class AdversarialTask(nn.Module):
         masks, valid = first["masks"].float(), first["valid"]
         features = self.backbone.encode(first["image"])
         with torch.enable_grad():  # PGD differentiates; the others do not mind
-            attacked = self.attacker(
-                first["image"], features.embedding, masks, valid, loss_fn=self._climbed(masks, valid)
-            )
+            attacked = self._attack(first["image"], features.embedding, masks, valid)
         index = valid.nonzero()[:1]
         truth = attacked.masks[index[:, 0], index[:, 1]] > 0.5
         prompts: Prompts = first_prompts(truth, box_share=self.config.box_share)
@@ -232,3 +241,15 @@ class AdversarialTask(nn.Module):
         return {
             "attack": attack_panel(first["image"][0], attacked.images[0], truth[0], upsample(logit, (side, side))[0, 0])
         }
+
+
+def train_head(config: TrainConfig, *, resume: bool) -> Path:
+    """Train as `config` says; returns the last checkpoint. Raises `RuacError` for unusable input."""
+    backbone = load_backbone(config.backbone)
+    dataset = open_dataset(config.source, split=config.train_split)
+    held_out = open_dataset(config.source, split=config.validation_split) if config.validation_split else None
+    seed = config.engine.seed
+    data = TrainingSet(dataset, config.data, side=backbone.image_size, seed=seed, length=STREAM_LENGTH)
+    torch.manual_seed(seed)  # the head's and the attackers' initial weights
+    task = AdversarialTask(backbone, config, held_out)
+    return train(task, data, config.engine, config.out, run_config=config, resume=resume)

@@ -31,6 +31,12 @@ class CurriculumConfig:
         ends = [phase.until for phase in self.phases]
         if not ends or ends != sorted(ends) or ends[-1] != 1.0 or ends[0] <= 0:
             raise RuacError(f"curriculum.phases: until is {ends}, expected rising shares that end with 1.0")
+        for index, phase in enumerate(self.phases):
+            for name in ("clean", "kl", "adversarial"):
+                if getattr(phase, name) < 0:
+                    raise RuacError(f"curriculum.phases[{index}].{name}: {getattr(phase, name)}, expected at least 0")
+            if phase.clean == 0 and phase.adversarial == 0:
+                raise RuacError(f"curriculum.phases[{index}]: clean and adversarial are both 0, nothing is trained")
 
     def at(self, progress: float) -> Phase:
         """The phase at `progress` in [0, 1)."""

@@ -33,7 +33,8 @@ class EngineConfig:
     steps: optimiser steps. batch_size: images per process and micro-batch. accumulate:
     micro-batches per step. schedule: constant, or cosine or linear down to `final_share` of each
     group's rate, starting after `hold` (a share of the steps) at the full rate. warmup: steps.
-    clip: largest gradient norm. precision: no or bf16. *_every: steps between events (0: never).
+    clip: largest gradient norm. precision: no or bf16. *_every: steps between events (0: never,
+    but the last step is always saved).
     """
 
     steps: int = 1000
@@ -57,13 +58,18 @@ class EngineConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise RuacError(f"engine.{name}: {getattr(self, name)}, expected at least 1")
+        for name in ("warmup", "workers", "seed", "validate_every", "save_every", "panel_every"):
+            if getattr(self, name) < 0:
+                raise RuacError(f"engine.{name}: {getattr(self, name)}, expected at least 0")
         if self.schedule not in ("cosine", "linear", "constant"):
             raise RuacError(f"engine.schedule: {self.schedule!r}, expected cosine, linear or constant")
         if self.precision not in ("no", "bf16"):
             raise RuacError(f"engine.precision: {self.precision!r}, expected no or bf16")
-        if not 0 <= self.hold < 1 or not 0 <= self.final_share <= 1:
-            raise RuacError("engine.hold and engine.final_share: expected shares in [0, 1)")
-        if self.clip <= 0:
+        if not 0 <= self.hold < 1:
+            raise RuacError(f"engine.hold: {self.hold}, expected a share in [0, 1)")
+        if not 0 <= self.final_share <= 1:
+            raise RuacError(f"engine.final_share: {self.final_share}, expected a share in [0, 1]")
+        if not self.clip > 0:
             raise RuacError(f"engine.clip: {self.clip}, expected a positive gradient norm")
 
 
@@ -107,13 +113,20 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
         raise RuacError(f"{out}: already holds a run; pass --resume to continue it, or another out=")
     if resume and not checkpoint.exists():
         raise RuacError(f"{checkpoint}: nothing to resume")
-    if accelerator.is_main_process:
-        save_record(out, run_config)
-    accelerator.init_trackers("tensorboard")
-
     groups = task.parameter_groups()
     optimizer = torch.optim.AdamW(groups)
     start = load_checkpoint(checkpoint, task, optimizer) if resume else 0
+    if start >= config.steps:
+        accelerator.print(f"{checkpoint}: is at step {start} of {config.steps}, nothing left to do")
+        return checkpoint
+    if accelerator.is_main_process:  # only now: a checkpoint that does not fit must not cost the run its record
+        before = _lines(out / "config.yaml")
+        save_record(out, run_config)
+        if start and (changed := [line.strip() for line in _lines(out / "config.yaml") if line not in before]):
+            accelerator.print(f"warning: resumed at step {start} with other settings than before: {', '.join(changed)}")
+    # What was logged after the checkpoint, before an interruption, is logged again.
+    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
+
     micro_batches = config.steps * config.accumulate
     per_step = config.accumulate * config.batch_size * accelerator.num_processes
     stream = Subset(data, range(start * per_step, config.steps * per_step))
@@ -148,7 +161,7 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:
                 values = _average(terms, accelerator)
-                line = " ".join(f"{name} {value:.4f}" for name, value in values.items())
+                line = " ".join(f"{k} {v:.4f}" for k, v in values.items() if "/" not in k or k.endswith("/total"))
                 rates = {f"rate/{g['name']}": g["lr"] for g in optimizer.param_groups}
                 accelerator.log({f"train/{k}": v for k, v in values.items()} | norms | rates, step=done)
                 advance(done, f"step {done} {line}")
@@ -160,9 +173,10 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
                 scores = task.validate(accelerator)
                 accelerator.log({f"validation/{k}": v for k, v in scores.items()}, step=done)
                 advance(done, f"step {done} validation " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-            if _due(done, config.save_every, config.steps) and accelerator.is_main_process:
-                save_checkpoint(checkpoint, task, optimizer, done)
-            accelerator.wait_for_everyone()
+            if _due(done, config.save_every, config.steps) or done == config.steps:
+                if accelerator.is_main_process:
+                    save_checkpoint(checkpoint, task, optimizer, done)
+                accelerator.wait_for_everyone()
     accelerator.end_training()
     return checkpoint
 
@@ -198,7 +212,8 @@ def load_checkpoint(path: Path, task: Task, optimizer: torch.optim.Optimizer | N
     except FileNotFoundError:
         raise RuacError(f"{path}: checkpoint not found") from None
     except Exception as error:
-        raise RuacError(f"{path}: does not fit this run: {str(error).splitlines()[0]}") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise RuacError(f"{path}: does not fit this run: {what}") from error
 
 
 def describe(task: Task) -> str:
@@ -209,6 +224,10 @@ def describe(task: Task) -> str:
         rows.append((name, *(f"{count:,}" for count in counts)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _seed(seed: int, micro: int, process: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ruac.backbone.backbone import Backbone
+from ruac.backbone.mobilenet import load_imagenet_trunk
+from ruac.backbone.nano import Nano, load_nano
 from ruac.backbone.outputs import as_prompt
 from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset
-from ruac.data.training import TrainingDataConfig
+from ruac.data.training import TrainingDataConfig, TrainingSet
 from ruac.errors import RuacError
 from ruac.losses.segmentation import SegmentationConfig, segmentation_loss, soft_targets
 from ruac.prompts import first_prompts, random_correction
 from ruac.sweep.protocol import ProtocolConfig, prompt_objects
-from ruac.train.engine import EngineConfig
+from ruac.train.engine import STREAM_LENGTH, EngineConfig, train
 
 
 @dataclass
@@ -79,7 +83,10 @@ class PretrainTask(nn.Module):
         for step in range(config.corrections + 1):
             decoded = self.backbone.decode(features, prompts)
             logits = _resize(decoded.logits, targets.shape[-1])
-            terms = segmentation_loss(logits, decoded.iou, decoded.object_score, targets, config.loss)
+            unambiguous = (prompts.labels >= 0).sum(dim=1) > 1  # a box, or more than one click
+            terms = segmentation_loss(
+                logits, decoded.iou, decoded.object_score, targets, config.loss, unambiguous=unambiguous
+            )
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + value.mean() / (config.corrections + 1)
             if step < config.corrections:
@@ -152,3 +159,18 @@ def _chosen(logits: Tensor, iou: Tensor) -> Tensor:
     """The candidate with the highest predicted IoU, ``[N, 1, h, w]``."""
     best = iou[:, 1:].argmax(dim=1) + 1
     return logits[torch.arange(len(logits), device=logits.device), best][:, None]
+
+
+def pretrain(config: PretrainConfig, *, resume: bool) -> Path:
+    """Train nano as `config` says; returns the last checkpoint. Raises `RuacError` for unusable input."""
+    torch.manual_seed(config.engine.seed)  # initial weights
+    nano = Nano(image_size=config.image_size, trunk=config.trunk)
+    if config.trunk_weights:
+        load_imagenet_trunk(nano.image_encoder.trunk, config.trunk_weights)
+    if config.init:
+        load_nano(nano, config.init)
+    validation = open_dataset(config.source, split=config.validation_split)
+    task = PretrainTask(Backbone(nano, name="nano"), config, validation)
+    source = open_dataset(config.source, split=config.train_split)
+    data = TrainingSet(source, config.data, side=config.image_size, seed=config.engine.seed, length=STREAM_LENGTH)
+    return train(task, data, config.engine, config.out, run_config=config, resume=resume)

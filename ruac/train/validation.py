@@ -35,11 +35,11 @@ def validate(
     models = {"vanilla": UncertainSam(model.backbone, None), "head": model}
     count = min(config.images or len(dataset), len(dataset))
     picked = np.linspace(0, len(dataset) - 1, count).astype(int)
-    scores = Scores()
+    protocol, scores = ProtocolConfig(clicks=config.clicks), Scores()
     training = model.head.training
     model.head.eval()
     for index in picked[accelerator.process_index :: accelerator.num_processes]:
-        evaluate_image(models, dataset[index], ProtocolConfig(clicks=config.clicks), scores, domain="validation")
+        evaluate_image(models, dataset[index], protocol, scores, domain="validation", regions=("band",))
     model.head.train(training)
 
     values: dict[str, float] = {}

@@ -46,8 +46,7 @@ def random_pixel(region: Tensor, generator: torch.Generator | None = None) -> Te
     encoder adds the half pixel itself. An empty region gives a pixel of the whole map.
     """
     noise = torch.rand(region.shape, generator=generator, device=region.device)
-    noise = torch.where(region, noise, noise - 1)  # a region's pixels win, with all digits of the noise
-    index = noise.flatten(1).argmax(dim=1)
+    index = (noise + region).flatten(1).argmax(dim=1)  # noise < 1: region pixels always win
     return _pixels(index, region.shape[-1])
 
 

@@ -116,7 +116,7 @@ def test_our_own_lists_are_checked(config, override, message):
 
 
 def test_a_missing_value_is_named():
-    with pytest.raises(RuacError, match="^key 'source' has no default and was not given$"):
+    with pytest.raises(RuacError, match=r"^key 'source' has no default and was not given$"):
         load_config(Outer)
 
 

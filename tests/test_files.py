@@ -31,10 +31,15 @@ def test_writes_and_replaces_and_makes_folders(tmp_path):
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "text.txt"
     path.write_text("old")
-    with pytest.raises(error), atomic_path(path) as temporary:
-        assert temporary.parent == path.parent  # else the rename would be a copy
-        temporary.write_text("half")
-        raise error
+
+    def attempt():
+        with atomic_path(path) as temporary:
+            assert temporary.parent == path.parent  # else the rename would be a copy
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        attempt()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["text.txt"]
 

@@ -30,7 +30,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 def values_in(ids: np.ndarray) -> list[int]:
     """The numbers of the objects that occur, ascending."""
-    return [int(value) for value in np.unique(ids.ravel()[np.flatnonzero(ids)])]
+    return (np.flatnonzero(np.bincount(ids.ravel())[1:]) + 1).tolist()  # faster than sorting; a PNG has 16 bits at most
 
 
 def values_in_files(paths: Iterable[Path]) -> list[list[int]]:

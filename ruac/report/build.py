@@ -183,6 +183,7 @@ def build_report(results_dir: str | Path, out_path: str | Path | None = None, ti
             for region in results.regions
         },
         curves={region: curve_charts(results, region) for region in results.regions},
+        curve_entries=results.entries_of(COLUMNS["ece"]) if "ece" in results.values else results.entries,
         scores=score_charts(results),
         cases=[
             (case, [p for p in panels if p.case == case]) for case in dict.fromkeys((*CASES, *(p.case for p in panels)))

@@ -197,11 +197,13 @@ def curve_charts(results: Results, region: str) -> list[tuple[str, Markup, Marku
             if not any(np.array_equal(s.y, accuracy, equal_nan=True) for s in reliability if s.model == entry.color):
                 reliability.append(Series(x=confidence, y=accuracy, weight=share, **look))
             coverage, error = risk_coverage_curve(*sums.uncertainty)
+            # Pixels that tie for most certain are in random order: any part of them has the error rate of all.
+            coverage, error = np.append(0.0, coverage), np.append(error[:1] if len(error) else np.nan, error)
             risk.append(Series(x=coverage, y=100.0 * error, **look))
         diagrams.append((domain, reliability, risk))
     lowest = min((np.nanmin(s.y) for _, lines, _ in diagrams for s in lines if np.isfinite(s.y).any()), default=0.5)
     # One scale for all diagrams of a page, so that they can be compared.
-    floor = 0.5 if lowest >= 0.5 else np.floor(4 * lowest) / 4
+    floor = 0.5 if lowest >= 0.5 else np.floor(10 * lowest) / 10
     return [
         (
             domain,

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ruac.overlay import NEGATIVE_COLOR, POSITIVE_COLOR, paint_mask, paint_uncer
 
 CASES = ("worst", "overconfident", "best")
 TRUTH_COLOR = (0.16, 0.66, 0.36)
-MISSED_COLOR = (0.10, 0.45, 0.95)
+MISSED_COLOR = (0.48, 0.20, 0.86)
 EXCESS_COLOR = (0.98, 0.45, 0.05)
 
 # Picture side in pixels and JPEG quality, tried in this order until the panels fit the budget.
@@ -59,20 +60,29 @@ class Panel:
 def load_panels(folder: Path, models: list[str], budget: int = 3_600_000) -> tuple[list[Panel], int]:
     """Render the panels listed in ``folder/index.json`` so that they stay below `budget` bytes.
 
-    Pictures shrink first; then panels are dropped from the end of each case in turn. Returns the panels and
-    how many there were. Raises `RuacError` naming a file that is missing, unreadable or lacks an array.
+    Pictures shrink first; then panels are dropped, the last of each domain and case before the second of any.
+    Returns the panels in the order of the index, and how many it lists. Raises `RuacError` naming a file that is
+    missing, unreadable or lacks an array.
     """
     entries = _read_index(folder / "index.json")
-    panels: list[Panel] = []
+    seen: Counter = Counter()
+    places = []
+    for number, entry in enumerate(entries):
+        group = entry["domain"], entry["case"]
+        places.append((seen[group], number))
+        seen[group] += 1
+    panels: dict[int, Panel] = {}
     for side, quality in _QUALITIES:
-        panels = [_render(folder, entry, models, side, quality) for entry in entries]
-        if sum(panel.size for panel in panels) <= budget:
-            return panels, len(entries)
-    while panels and sum(panel.size for panel in panels) > budget:
-        cases = [panel.case for panel in panels]
-        longest = max(set(cases), key=cases.count)
-        panels.pop(len(cases) - 1 - cases[::-1].index(longest))
-    return panels, len(entries)
+        panels, left = {}, budget
+        for _, number in sorted(places):
+            panel = _render(folder.parent, entries[number], models, side, quality)
+            left -= panel.size
+            if left < 0:
+                break
+            panels[number] = panel
+        if len(panels) == len(entries):
+            break
+    return [panels[number] for number in sorted(panels)], len(entries)
 
 
 def close_up(truth: np.ndarray, masks: list[np.ndarray], points: np.ndarray) -> tuple[int, int, int, int]:
@@ -103,15 +113,15 @@ def close_up(truth: np.ndarray, masks: list[np.ndarray], points: np.ndarray) -> 
 
 
 def error_picture(image: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Missed pixels blue, excess pixels orange, over a pale grey image. All ``[H, W]``, image ``uint8 [H, W, 3]``."""
+    """Missed pixels violet, excess pixels orange, over a pale grey image. All ``[H, W]``, image ``uint8 [H, W, 3]``."""
     grey = image.astype(np.float32).mean(-1, keepdims=True).repeat(3, -1)
     pale = (110.0 + 0.55 * grey).clip(0, 255).astype(np.uint8)
     missed = paint_mask(pale, truth & ~mask, MISSED_COLOR, opacity=0.85)
     return paint_mask(missed, mask & ~truth, EXCESS_COLOR, opacity=0.85)
 
 
-def _render(folder: Path, entry: dict, models: list[str], side: int, quality: int) -> Panel:
-    arrays = _read_arrays(folder, entry["file"])
+def _render(results: Path, entry: dict, models: list[str], side: int, quality: int) -> Panel:
+    arrays = _read_arrays(results, entry["file"])
     shown = [m for m in models if m in entry["models"]]
     image, truth = arrays["image"], arrays["truth"].astype(bool)
     points, labels = arrays["points"].reshape(-1, 2).astype(np.float32), arrays["labels"].reshape(-1)
@@ -246,13 +256,13 @@ class _Arrays(dict):
         raise RuacError(f"{self.path}: missing array '{name}'")
 
 
-def _read_arrays(folder: Path, file: str) -> _Arrays:
-    """Read a panel; its path counts from the panels' folder or from the results folder above it."""
-    path = folder / file if (folder / file).is_file() else folder.parent / file
+def _read_arrays(results: Path, file: str) -> _Arrays:
+    """Read a panel, its path counted from the results folder."""
+    path = results / file
     try:
         with np.load(path, allow_pickle=False) as archive:
             return _Arrays(path, dict(archive))
     except FileNotFoundError:
-        raise RuacError(f"{folder / file}: panel not found") from None
+        raise RuacError(f"{path}: panel not found") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise RuacError(f"{path}: not readable as a panel: {error}") from error

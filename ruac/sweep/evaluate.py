@@ -36,7 +36,7 @@ class Answer:
 
     masks: ``bool [N, H, W]``. probability: ``[N, H, W]`` of the object. uncertainty: per named
     score, ``[N, H, W]`` in [0, 1]. predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
-    ``[N, P]`` are the prompts in picture pixels.
+    ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click.
     """
 
     masks: np.ndarray
@@ -45,6 +45,7 @@ class Answer:
     predicted_iou: np.ndarray
     points: np.ndarray
     labels: np.ndarray
+    j: np.ndarray
 
 
 @torch.no_grad()
@@ -66,6 +67,7 @@ def answer_image(
     keys = [f"{sample.record.id}/{k}" for k in sample.record.object_ids]
     features = {} if features is None else features
     final: dict[tuple[int, int], Round] = {}
+    scores: dict[tuple[int, int], np.ndarray] = {}
     answers = {}
     for name, model in models.items():
         body, source = model.backbone, _mask_source(model)
@@ -77,9 +79,11 @@ def answer_image(
             rounds = prompt_objects(
                 decode, features[id(body)], sample.masks, protocol, side=body.image_size, keys=keys, replay=replay
             )
-            for final[source] in rounds:  # only the last answer counts
-                pass
-        answers[name] = _answer(model, final[source], sample.masks.shape[1:])
+            per_round = []
+            for final[source] in rounds:  # pixels are scored after the last one only
+                per_round.append(jaccard(final[source].masks, sample.masks))
+            scores[source] = np.stack(per_round, axis=1)  # [N, clicks]
+        answers[name] = _answer(model, final[source], scores[source], sample.masks.shape[1:])
     return answers
 
 
@@ -116,11 +120,11 @@ def _add(
     truth = torch.from_numpy(sample.masks).to(device)
     band = torch.from_numpy(object_band(sample.masks)).to(device)
     area, count = sample.masks.sum(axis=(1, 2)), band.sum(dim=(1, 2))
-    measured: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # models that share a run share their masks
+    measured: dict[int, np.ndarray] = {}  # models that share a run share their masks
     for name, answer in answers.items():
         if id(answer.masks) not in measured:
-            measured[id(answer.masks)] = jaccard(answer.masks, sample.masks), boundary_f(answer.masks, sample.masks)
-        j, f = measured[id(answer.masks)]
+            measured[id(answer.masks)] = boundary_f(answer.masks, sample.masks)
+        f = measured[id(answer.masks)]
         masks = torch.from_numpy(answer.masks).to(device)
         for score, uncertainty in answer.uncertainty.items():
             for region in regions:
@@ -141,7 +145,8 @@ def _add(
                     "image": sample.record.id,
                     "object": key,
                     "model": name,
-                    "j": float(j[index]),
+                    "j": float(answer.j[index, -1]),
+                    "j_by_click": answer.j[index].tolist(),
                     "f": float(f[index]),
                     "predicted_iou": float(answer.predicted_iou[index]),
                     "area": int(area[index]),
@@ -160,7 +165,7 @@ def _mask_source(model: UncertainSam) -> tuple[int, int]:
     return id(model.backbone), id(model.head) if own else 0
 
 
-def _answer(model: UncertainSam, final: Round, size: tuple[int, int]) -> Answer:
+def _answer(model: UncertainSam, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
     prediction = predict(final.prediction.decoded, model.head)
     logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0]  # [N, H, W]
     total = total_uncertainty(logit, torch.zeros_like(logit))
@@ -170,4 +175,4 @@ def _answer(model: UncertainSam, final: Round, size: tuple[int, int]) -> Answer:
         uncertainty = {"entropy": total, "iou": standin}
     else:
         uncertainty = {"total": total}
-    return Answer(final.masks, logit.sigmoid(), uncertainty, iou.cpu().numpy(), final.points, final.labels)
+    return Answer(final.masks, logit.sigmoid(), uncertainty, iou.cpu().numpy(), final.points, final.labels, j)

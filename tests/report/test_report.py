@@ -51,7 +51,7 @@ def make_results(folder, *, domains=("camvid", ODD, "leaves"), size=(40, 52), ob
             np.savez_compressed(panel_folder / f"{k}.npz", **panel)
             case = ("worst", "overconfident", "best")[k % 3]
             entry = {"domain": domain, "image": f"im{k}", "object": f"ob{k}", "case": case, "models": list(models)}
-            index.append(entry | {"file": f"d{number}/{k}.npz"})
+            index.append(entry | {"file": f"panels/d{number}/{k}.npz"})
         for (model, score, region), kept in sums.items():
             j, f = np.mean(segmentation[model], axis=0)
             values = kept.compute()

@@ -330,23 +330,14 @@ def test_clipping_bounds_the_update_and_is_logged_unclipped(tmp_path):
     assert total == pytest.approx(1e-3, rel=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    (
-        *(("steps", 0), ("batch_size", 0), ("schedule", "step"), ("precision", "fp16"), ("hold", 1.0), ("clip", 0.0)),
-        *(
-            ("clip", math.nan),
-            ("final_share", 1.5),
-            ("save_every", -1),
-            ("workers", -1),
-            ("seed", -1),
-            ("log_every", 0),
-        ),
-    ),
-)
-def test_impossible_settings_are_named(key, value):
-    with pytest.raises(RuacError, match=f"engine.*{key}"):
-        EngineConfig(**{key: value}).validate()
+IMPOSSIBLE = {"steps": 0, "batch_size": 0, "accumulate": 0, "log_every": 0, "schedule": "step", "precision": "fp16"}
+IMPOSSIBLE |= {"hold": 1.0, "final_share": 1.5, "clip": math.nan, "save_every": -1, "workers": -1, "seed": -1}
+
+
+@pytest.mark.parametrize("key", IMPOSSIBLE)
+def test_impossible_settings_are_named(key):
+    with pytest.raises(RuacError, match=f"engine.{key}"):
+        EngineConfig(**{key: IMPOSSIBLE[key]}).validate()
 
 
 def test_unwritable_out(tmp_path):

@@ -140,7 +140,7 @@ def draw_clicks(axes: Axes, points: np.ndarray, labels: np.ndarray) -> None:
 def _layout(ratio: float, title: str | None) -> tuple[Figure, tuple[Axes, Axes, Axes]]:
     """A figure with two equal axes of height / width = `ratio` and a colour bar as tall as they are, in inches."""
     wide = float(np.clip(4.0 / np.sqrt(ratio), 2.4, 5.2))
-    tall = max(wide * ratio, 1.9)
+    tall = float(np.clip(wide * ratio, 1.9, 8.0))
     edge, gap, bar_wide, bar_text, head = 0.12, 0.14, 0.13, 0.62, 0.30 + (0.24 if title else 0.0)
     size = (2 * edge + 2 * wide + 2 * gap + bar_wide + bar_text, tall + head + edge)
     figure = Figure(figsize=size, dpi=_DPI, facecolor="white")

@@ -12,9 +12,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("config", help="YAML of differences from PretrainConfig")
     parser.add_argument("overrides", nargs="*", help="key=value")
     parser.add_argument("--resume", action="store_true", help="continue the run in out=")
+    parser.add_argument("--save", metavar="FILE", help="write the finished weights here, as float16 safetensors")
     args = parser.parse_intermixed_args(argv)
     config = load_config(PretrainConfig, args.config, args.overrides)
-    print(f"checkpoint: {pretrain(config, resume=args.resume)}")
+    print(f"checkpoint: {pretrain(config, resume=args.resume, save=args.save)}")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ruac.backbone import sam2_parts as sam2
 from ruac.backbone.mobilenet import MobileNetV2Trunk
 from ruac.errors import RuacError
+from ruac.files import atomic_path
 
 TRUNKS = ("mobilenet_v2", "hiera")
 _SHARPNESS = 2.5  # of the first attention: its logits span about +-4
@@ -128,3 +129,9 @@ def load_nano(nano: Nano, path: str | Path) -> None:
         raise RuacError(f"{path}: checkpoint not found") from None
     except Exception as error:
         raise RuacError(f"{path}: not weights of this nano: {' '.join(str(error).split())[:300]}") from error
+
+
+def save_nano(nano: Nano, path: str | Path) -> None:
+    """Write the weights as float16 safetensors, atomically."""
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.half().contiguous() for name, tensor in nano.state_dict().items()}, temporary)

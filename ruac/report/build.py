@@ -25,6 +25,7 @@ _COUNTS = ("images", "objects")
 _OBJECT_COLUMNS = ("domain", "image", "object", "model", "j", "predicted_iou")
 _FEWEST_FOR_TEST = 6  # below this the two-sided signed-rank test cannot reach p < 0.05
 _FEWEST_TO_AGREE = 3
+_SLIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -326,6 +327,7 @@ def statements(results: Results) -> list[dict]:
                 verdict = verdicts[0] if len(verdicts) == 1 else "mixed"
                 found.append(
                     {"model": model, "baseline": baseline, "topic": topic, "key": key, "name": name, "verdict": verdict}
+                    | {"slight": all(side["slight"] for side in sides)}
                     | {"sides": sides, "mask": column.mask, "lower": not column.higher}
                 )
     return found
@@ -357,6 +359,8 @@ def _compare(results: Results, column: Column, model: str, baseline: str, region
         "verdict": ("better" if better else "worse") if sure and (better or worse) else "unclear",
         "ours": column.text(float(ours.mean())),
         "theirs": column.text(float(theirs.mean())),
+        # Small against what there is to lose or gain: a sure difference can still be a slight one.
+        "slight": abs(ours.mean() - theirs.mean()) < _SLIGHT * abs(theirs.mean() - bool(column.higher)),
         "change": _change(float(ours.mean()), float(theirs.mean())),
         "wins": wins,
         "count": count,

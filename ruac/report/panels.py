@@ -61,8 +61,8 @@ def load_panels(folder: Path, models: list[str], budget: int = 3_600_000) -> tup
     """Render the panels listed in ``folder/index.json`` so that they stay below `budget` bytes.
 
     Pictures shrink first; then panels are dropped, the last of each domain and case before the second of any.
-    Returns the panels in the order of the index, and how many it lists. Raises `RuacError` naming a file that is
-    missing, unreadable or lacks an array.
+    Returns the panels, the first of every domain and case before the second of any, and how many are listed.
+    Raises `RuacError` naming a file that is missing, unreadable or lacks an array.
     """
     entries = _read_index(folder / "index.json")
     seen: Counter = Counter()
@@ -82,7 +82,7 @@ def load_panels(folder: Path, models: list[str], budget: int = 3_600_000) -> tup
             panels[number] = panel
         if len(panels) == len(entries):
             break
-    return [panels[number] for number in sorted(panels)], len(entries)
+    return list(panels.values()), len(entries)
 
 
 def close_up(truth: np.ndarray, masks: list[np.ndarray], points: np.ndarray) -> tuple[int, int, int, int]:

@@ -47,8 +47,9 @@ class ModelConfig:
 class SweepConfig:
     """models: the first one's backbone is also swept without a head, as "vanilla", if no model is.
     domains: folders that `open_dataset` understands; a folder whose subfolders are data sets stands
-    for all of them. limit: images per domain (0: all). replay: folder of an earlier sweep and the
-    model whose clicks are repeated, as ``FOLDER:MODEL``."""
+    for all of them, and ``FOLDER@SPLIT`` for one split of a data set. limit: images per domain
+    (0: all). replay: folder of an earlier sweep and the model whose clicks are repeated, as
+    ``FOLDER:MODEL``. panels: pictures of each kind per domain."""
 
     models: list[ModelConfig] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
@@ -141,15 +142,18 @@ def load_models(config: SweepConfig, device: torch.device) -> dict[str, Uncertai
 
 def open_domains(config: SweepConfig) -> dict[str, MaskDataset]:
     """Data sets by name, in the order given. Raises `RuacError` for a name that occurs twice."""
-    folders: list[Path] = []
-    for given in map(Path, config.domains):
+    found: list[tuple[Path, str | None]] = []
+    for entry in config.domains:
+        folder, _, split = entry.partition("@")
+        given = Path(folder)
         if not given.is_dir():
             raise RuacError(f"{given}: domain folder not found")
         inside = sorted(p for p in given.iterdir() if p.is_dir() and (p / "annotations.json").is_file())
-        folders += [given] if (given / "annotations.json").is_file() or not inside else inside
+        single = (given / "annotations.json").is_file() or not inside
+        found += [(place, split or None) for place in ([given] if single else inside)]
     domains: dict[str, MaskDataset] = {}
-    for folder in folders:
-        dataset = open_dataset(folder)
+    for folder, split in found:
+        dataset = open_dataset(folder, split=split, name=f"{folder.name}@{split}" if split else None)
         if dataset.name in domains:
             raise RuacError(f"{folder}: another domain is named {dataset.name!r} already")
         domains[dataset.name] = dataset

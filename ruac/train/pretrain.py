@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from ruac.backbone.backbone import Backbone
 from ruac.backbone.mobilenet import load_imagenet_trunk
-from ruac.backbone.nano import Nano, load_nano
+from ruac.backbone.nano import Nano, load_nano, save_nano
 from ruac.backbone.outputs import as_prompt
 from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.open import open_dataset
@@ -161,8 +161,11 @@ def _chosen(logits: Tensor, iou: Tensor) -> Tensor:
     return logits[torch.arange(len(logits), device=logits.device), best][:, None]
 
 
-def pretrain(config: PretrainConfig, *, resume: bool) -> Path:
-    """Train nano as `config` says; returns the last checkpoint. Raises `RuacError` for unusable input."""
+def pretrain(config: PretrainConfig, *, resume: bool, save: str | None = None) -> Path:
+    """Train nano as `config` says; returns the last checkpoint. save: where the finished weights go, as float16.
+
+    Raises `RuacError` for unusable input.
+    """
     torch.manual_seed(config.engine.seed)  # initial weights
     nano = Nano(image_size=config.image_size, trunk=config.trunk)
     if config.trunk_weights:
@@ -173,4 +176,7 @@ def pretrain(config: PretrainConfig, *, resume: bool) -> Path:
     task = PretrainTask(Backbone(nano, name="nano"), config, validation)
     source = open_dataset(config.source, split=config.train_split)
     data = TrainingSet(source, config.data, side=config.image_size, seed=config.engine.seed, length=STREAM_LENGTH)
-    return train(task, data, config.engine, config.out, run_config=config, resume=resume)
+    checkpoint = train(task, data, config.engine, config.out, run_config=config, resume=resume)
+    if save and PartialState().is_main_process:
+        save_nano(nano, save)
+    return checkpoint

@@ -1,6 +1,7 @@
 """The prompt path of every evaluation, with models whose answers are known."""
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_clicks_start_at_the_centre_and_go_on_in_the_errors(features, truth):
     assert [answer.points.shape for answer in answers] == [(3, 1, 2), (3, 2, 2), (3, 3, 2)]
     np.testing.assert_array_equal(answers[0].points[:, 0], [central_pixel(mask) for mask in truth])
     assert (answers[0].labels == OBJECT).all()
-    for before, after in zip(answers, answers[1:], strict=False):
+    for before, after in pairwise(answers):
         np.testing.assert_array_equal(after.points[:, :-1], before.points)
         np.testing.assert_array_equal(after.labels[:, :-1], before.labels)
         for n, (x, y) in enumerate(after.points[:, -1].astype(int)):
@@ -79,12 +80,8 @@ def test_points_are_scaled_by_either_side(features, truth):
     model = Model()
     answers = rounds(model, features, truth)
     for answer, asked in zip(answers, model.asked, strict=True):
-        torch.testing.assert_close(
-            asked.points[..., 0].double(), torch.from_numpy(answer.points[..., 0] * SIDE / WIDTH)
-        )
-        torch.testing.assert_close(
-            asked.points[..., 1].double(), torch.from_numpy(answer.points[..., 1] * SIDE / HEIGHT)
-        )
+        expected = np.stack([answer.points[..., 0] * SIDE / WIDTH, answer.points[..., 1] * SIDE / HEIGHT], axis=-1)
+        np.testing.assert_allclose(asked.points.numpy(), expected, rtol=1e-6)
         assert asked.points.dtype == torch.float32
         assert torch.equal(asked.labels, torch.from_numpy(answer.labels))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MAX_POINTS = 64
 _CLOUD = 400
+_STEPS = [1, 2, 2.5, 5, 10]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,13 +285,17 @@ def _finite(item: Series) -> Series:
 def _ceiling(series: list[Series]) -> float:
     """A round number above every value, so that the top tick is on the frame."""
     top = max((float(item.y.max()) for item in series if len(item.y)), default=1.0)
-    return float(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(0.0, top or 1.0)[-1])
+    return float(MaxNLocator(3, steps=_STEPS).tick_values(0.0, top or 1.0)[-1])
 
 
 def _ticks(limits: tuple[float, float], count: int) -> list[float]:
     low, high = sorted(limits)
     slack = 1e-9 * (high - low)
-    return [round(float(t), 12) for t in MaxNLocator(count).tick_values(low, high) if low - slack <= t <= high + slack]
+    return [
+        round(float(t), 12)
+        for t in MaxNLocator(count, steps=_STEPS).tick_values(low, high)
+        if low - slack <= t <= high + slack
+    ]
 
 
 def _axes(frame: Frame, xlabel: str, ylabel: str) -> Markup:

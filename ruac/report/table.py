@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ruac.errors import RuacError
-from ruac.report.build import COLUMNS
+from ruac.report.columns import COLUMNS
+from ruac.report.load import read_table
 
 
 def markdown_table(results: str | Path, *, metrics: list[str], region: str = "band", scores: list[str]) -> str:
@@ -20,7 +20,7 @@ def markdown_table(results: str | Path, *, metrics: list[str], region: str = "ba
     """
     path = Path(results) / "domains.csv"
     try:
-        frame = pd.read_csv(path)
+        frame = read_table(path)
     except (OSError, ValueError) as error:
         raise RuacError(f"{path}: cannot be read; expected the result folder of a sweep") from error
     frame["who"] = frame.model + "." + frame.score

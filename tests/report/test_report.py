@@ -16,8 +16,11 @@ from ruac.metrics.curves import rss
 from ruac.metrics.region import object_band
 from ruac.metrics.segmentation import boundary_f, jaccard
 from ruac.report import build, build_report
-from ruac.report.build import COLUMNS, Column, load_results, marks, statements
+from ruac.report.build import marks
+from ruac.report.columns import COLUMNS, Column
+from ruac.report.load import load_results
 from ruac.report.panels import close_up, error_picture, load_panels
+from ruac.report.statements import statements
 
 ODD = "od<d>&\"name'"
 SCORES = {"vanilla": ("entropy", "iou"), "ruac": ("total",), "noise": ("total",)}
@@ -198,7 +201,7 @@ def test_nan_is_a_dash_and_a_partial_mean_is_not_ranked(copy):
     loaded = load_results(copy)
     position = 3 + sum(len(loaded.entries_of(c)) for c in loaded.columns[: loaded.columns.index(COLUMNS["ece"])]) + 1
     camvid, mean = page.tables["image"][2][position], page.tables["image"][-1][position]
-    assert (camvid["text"], camvid["value"]) == ("\u2013", None)
+    assert (camvid["text"], camvid["value"]) == ("\u2013", "")
     others = loaded.series(COLUMNS["ece"], loaded.entries[-1], "image")[1:]
     assert float(mean["value"]) == pytest.approx(others.mean())
     assert mean["text"].endswith("2")  # the number of domains behind it
@@ -349,8 +352,14 @@ def test_a_sweep_without_pictures_is_reported(copy):
 
 @pytest.mark.parametrize(
     "name",
-    ["manifest.json", "domains.csv", "objects.parquet", "panels/index.json", "panels/d1/0.npz"]
-    + ["sums/ruac.total.band.leaves.npz"],
+    [
+        "manifest.json",
+        "domains.csv",
+        "objects.parquet",
+        "panels/index.json",
+        "panels/d1/0.npz",
+        "sums/ruac.total.band.leaves.npz",
+    ],
 )
 def test_missing_and_broken_files_are_named(copy, name):
     for damage in (lambda path: path.write_bytes(b"\x00broken"), lambda path: path.unlink()):

@@ -1,0 +1,59 @@
+"""How each metric of a sweep is named, scaled and ranked in a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a metric is shown. higher: larger is better, None where neither is. mask: judges the mask alone."""
+
+    key: str
+    label: str
+    higher: bool | None = None
+    scale: float = 1.0
+    digits: int = 3
+    mask: bool = False
+
+    def text(self, value: float) -> str:
+        return f"{self.scale * value:.{self.digits}f}" if np.isfinite(value) else "\u2013"
+
+
+COLUMNS = {
+    c.key: c
+    for c in (
+        Column("jf", "J&F", True, 100, 1, mask=True),
+        Column("j", "J", True, 100, 1, mask=True),
+        Column("f", "F", True, 100, 1, mask=True),
+        Column("ece", "ECE", False, digits=4),
+        Column("adaptive_ece", "adaptive ECE", False, digits=4),
+        Column("ks", "KS", False, digits=4),
+        Column("mce", "MCE", False),
+        Column("brier", "Brier", False, digits=4),
+        Column("nll", "NLL", False, digits=4),
+        Column("auroc", "AUROC", True),
+        Column("aupr", "AUPR", True),
+        Column("fpr95", "FPR95", False),
+        Column("aurc", "AURC", False, digits=4),
+        Column("e_aurc", "E-AURC", False, digits=4),
+        Column("ause", "AUSE", False),
+        Column("prr", "PRR", True, digits=1),
+        Column("p_acc_cert", "p(acc|cert)", True),
+        Column("p_unc_inacc", "p(unc|inacc)", True),
+        Column("pavpu", "PAvPU", True),
+        *(Column(f"pavpu_{tau}", f"PAvPU {tau}", True) for tau in ("0.01", "0.05", "0.1")),
+        Column("rss", "RSS", True),
+        Column("pcc", "PCC", True),
+        Column("spearman", "Spearman", True),
+        Column("accuracy", "accuracy", True),
+        Column("mean_uncertainty", "mean u"),
+        Column("median_uncertainty", "median u"),
+        Column("pixels", "pixels", digits=0),
+    )
+}
+SHOWN_FIRST = ("jf", "ece", "auroc", "aurc", "prr")
+GLANCE = ("jf", "ece", "brier", "nll", "auroc", "fpr95", "aurc", "prr", "pcc", "rss")
+DOTS = ("jf", "ece", "brier", "auroc", "aurc", "prr")

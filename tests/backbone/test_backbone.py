@@ -148,6 +148,8 @@ def test_resize_equals_a_model_built_at_that_size(make_nano):
     backbone, other = make_nano(64), make_nano(128)
     backbone.resize(128)
     assert backbone.image_size == 128
+    for name in ("image_embedding_size", "input_image_size", "mask_input_size"):
+        assert getattr(backbone.sam.sam_prompt_encoder, name) == getattr(other.sam.sam_prompt_encoder, name)
     picture = torch.randn(1, 3, 128, 128)
     given = prompts(1)
     given.mask_logits = torch.randn(1, 1, 32, 32)

@@ -33,7 +33,7 @@ class EngineConfig:
     steps: optimiser steps. batch_size: images per process and micro-batch. accumulate:
     micro-batches per step. schedule: constant, or cosine or linear down to `final_share` of each
     group's rate, starting after `hold` (a share of the steps) at the full rate. warmup: steps.
-    clip: largest gradient norm. precision: no or bf16. *_every: steps between events (0: never,
+    clip: largest gradient norm. precision: fp32 or bf16. *_every: steps between events (0: never,
     but the last step is always saved).
     """
 
@@ -45,7 +45,7 @@ class EngineConfig:
     final_share: float = 0.1
     warmup: int = 0
     clip: float = 0.1
-    precision: str = "no"
+    precision: str = "fp32"
     workers: int = 0
     seed: int = 0
     log_every: int = 20
@@ -63,8 +63,8 @@ class EngineConfig:
                 raise RuacError(f"engine.{name}: {getattr(self, name)}, expected at least 0")
         if self.schedule not in ("cosine", "linear", "constant"):
             raise RuacError(f"engine.schedule: {self.schedule!r}, expected cosine, linear or constant")
-        if self.precision not in ("no", "bf16"):
-            raise RuacError(f"engine.precision: {self.precision!r}, expected no or bf16")
+        if self.precision not in ("fp32", "bf16"):
+            raise RuacError(f"engine.precision: {self.precision!r}, expected fp32 or bf16")
         if not 0 <= self.hold < 1:
             raise RuacError(f"engine.hold: {self.hold}, expected a share in [0, 1)")
         if not 0 <= self.final_share <= 1:
@@ -102,7 +102,7 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     out = Path(out)
     accelerator = Accelerator(
         cpu=config.cpu,
-        mixed_precision=config.precision,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
         gradient_accumulation_steps=config.accumulate,
         log_with="tensorboard",
         project_dir=str(out),
@@ -172,7 +172,8 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
             if _due(done, config.validate_every, config.steps):
                 scores = task.validate(accelerator)
                 accelerator.log({f"validation/{k}": v for k, v in scores.items()}, step=done)
-                advance(done, f"step {done} validation " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+                line = " ".join(f"{k} {v:.4f}" for k, v in scores.items())
+                advance(done, f"step {done} validation {line}" if scores else None)
             if _due(done, config.save_every, config.steps) or done == config.steps:
                 if accelerator.is_main_process:
                     save_checkpoint(checkpoint, task, optimizer, done)

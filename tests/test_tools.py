@@ -21,7 +21,7 @@ from ruac.model import UncertainSam
 from ruac.uncertainty import BayesianHead, HeadConfig
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRAIN = {
     "train_split": "train",
@@ -47,7 +47,7 @@ def start(name, *arguments):
     """Run a tool as a user does."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(script(name)), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def succeed(name, *arguments):

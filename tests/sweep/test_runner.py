@@ -365,6 +365,7 @@ def test_impossible_settings_are_named(config, fields, complaint):
 
 @pytest.mark.dist
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
 def test_two_processes_give_the_numbers_of_one(config, shelf, tmp_path):
     shutil.copytree(shelf / "domains" / "first", tmp_path / "domains" / "third")
@@ -382,7 +383,7 @@ def test_two_processes_give_the_numbers_of_one(config, shelf, tmp_path):
     for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"])):
         command = [sys.executable, *launcher, str(ROOT / "tools" / "sweep.py"), str(tmp_path / "sweep.yaml")]
         done = subprocess.run(
-            [*command, f"out={tmp_path / name}"], env=environment, capture_output=True, text=True, timeout=240
+            [*command, f"out={tmp_path / name}"], env=environment, capture_output=True, text=True, timeout=400
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("results: ") == 1

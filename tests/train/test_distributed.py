@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.dist,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed"),
 ]
 
@@ -69,7 +70,7 @@ def launch(folder, processes):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(script), str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=folder)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
 

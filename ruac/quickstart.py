@@ -73,8 +73,8 @@ def run_quickstart(config: QuickstartConfig) -> Path:
     export = export_run(out / "train", out / "export", with_backbone=True)
 
     say(4, "sweeping over the domains beside vanilla SAM 2")
-    sweep = SweepConfig(models=[ModelConfig("ruac", export=str(export))], domains=domains, out=str(out / "sweep"))
-    results = run_sweep(sweep)
+    models = [ModelConfig("ruac", export=str(export))]
+    results = run_sweep(SweepConfig(models=models, domains=domains, out=str(out / "sweep")))
 
     say(5, "predicting on one image and writing the report")
     sample = open_dataset(domains[0] if config.source else out / "scenes" / "domains" / "fog")[0]

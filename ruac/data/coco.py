@@ -26,19 +26,10 @@ class CocoFolder:
         self.root = Path(root)
         self.name = name or self.root.name
         self._file = self.root / "annotations.json"
-        content = _read_json(self._file)
+        images, objects = read_annotations(self._file)
         if not (self.root / "images").is_dir():
             raise RuacError(f"{self.root / 'images'}: folder not found; expected it beside {self._file.name}")
-        images = _index(content["images"], self._file)
         wanted = None if split is None else set(read_list(self.root / f"{split}.txt"))
-        objects: dict[Any, list[dict]] = {key: [] for key in images}
-        for position, annotation in enumerate(content["annotations"]):
-            where = f"{self._file}: annotations[{position}]"
-            _check_entry(annotation, {"id": (int, str), "image_id": (int, str), "segmentation": (list, dict)}, where)
-            if annotation["image_id"] not in objects:
-                raise RuacError(f"{where}: image_id {annotation['image_id']!r} is not in 'images'")
-            if not annotation.get("iscrowd", 0):
-                objects[annotation["image_id"]].append(annotation)
 
         self.records: list[Record] = []
         self._annotations: list[list[dict]] = []
@@ -51,7 +42,8 @@ class CocoFolder:
                 ids = tuple(str(a.get("object_id", a["id"])) for a in objects[key])
                 if twice := [i for i in ids if ids.count(i) > 1]:
                     raise RuacError(f"{self._file}: image {image['file_name']!r}: object id {twice[0]!r} occurs twice")
-                self.records.append(Record(str(image["file_name"]), path, ids, str(image.get("origin", ""))))
+                origin = str(image.get("origin", ""))
+                self.records.append(Record(str(image["file_name"]), path, ids, origin, (self._file,)))
                 self._annotations.append(objects[key])
                 self._sizes.append((image["height"], image["width"]))
         if wanted is not None and (lost := wanted - {i["file_name"] for i in images.values()}):
@@ -76,27 +68,49 @@ class CocoFolder:
 
     def _decode(self, annotation: dict, height: int, width: int) -> np.ndarray:
         where = f"{self._file}: annotation {annotation['id']}"
-        code = annotation["segmentation"]
-        try:
-            if isinstance(code, list):  # polygons
-                _check_polygons(code, height, width, where)
-                code = rle.merge(rle.frPyObjects(code, height, width))
-            else:
-                if list(code["size"]) != [height, width]:
-                    raise RuacError(f"{where}: RLE size {code['size']}, expected [{height}, {width}] (height, width)")
-                plain = isinstance(code["counts"], list)
-                runs = np.asarray(code["counts"], np.int64) if plain else _run_lengths(code["counts"])
-                if (runs < 0).any() or runs.sum() != height * width:  # pycocotools would leave memory unset
-                    raise RuacError(
-                        f"{where}: RLE counts sum to {runs.sum()}, expected {height * width}, none negative"
-                    )
-                code = rle.frPyObjects(code, height, width) if plain else code
-            mask = rle.decode(code).astype(bool)
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
-            raise RuacError(f"{where}: 'segmentation' is neither polygons nor RLE: {error!r}") from error
+        mask = rle.decode(to_rle(annotation["segmentation"], height, width, where)).astype(bool)
         if not mask.any():
             raise RuacError(f"{where}: the mask is empty")
         return mask
+
+
+def read_annotations(path: Path) -> tuple[dict[Any, dict], dict[Any, list[dict]]]:
+    """The images of a COCO instance file by id, and the annotations of each; crowd annotations are left out.
+
+    Raises `RuacError` that names the entry at fault: broken JSON, missing or mistyped keys, ids and
+    file names that occur twice, annotations of unknown images.
+    """
+    content = _read_json(path)
+    images = _index(content["images"], path)
+    objects: dict[Any, list[dict]] = {key: [] for key in images}
+    for position, annotation in enumerate(content["annotations"]):
+        where = f"{path}: annotations[{position}]"
+        _check_entry(annotation, {"id": (int, str), "image_id": (int, str), "segmentation": (list, dict)}, where)
+        if annotation["image_id"] not in objects:
+            raise RuacError(f"{where}: image_id {annotation['image_id']!r} is not in 'images'")
+        if not annotation.get("iscrowd", 0):
+            objects[annotation["image_id"]].append(annotation)
+    return images, objects
+
+
+def to_rle(code: list | dict, height: int, width: int, where: str) -> dict:
+    """A COCO ``segmentation`` (polygons, plain or compressed RLE) as checked compressed RLE.
+
+    Raises `RuacError` that begins with `where` if it is malformed or does not fit the picture.
+    """
+    try:
+        if isinstance(code, list):  # polygons
+            _check_polygons(code, height, width, where)
+            return rle.merge(rle.frPyObjects(code, height, width))
+        if list(code["size"]) != [height, width]:
+            raise RuacError(f"{where}: RLE size {code['size']}, expected [{height}, {width}] (height, width)")
+        plain = isinstance(code["counts"], list)
+        runs = np.asarray(code["counts"], np.int64) if plain else _run_lengths(code["counts"])
+        if (runs < 0).any() or runs.sum() != height * width:  # pycocotools would leave memory unset
+            raise RuacError(f"{where}: RLE counts sum to {runs.sum()}, expected {height * width}, none negative")
+        return rle.frPyObjects(code, height, width) if plain else code
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
+        raise RuacError(f"{where}: 'segmentation' is neither polygons nor RLE: {error!r}") from error
 
 
 def _check_polygons(polygons: list, height: int, width: int, where: str) -> None:

@@ -41,7 +41,8 @@ class DavisTree:
         for mask, image, values in self._first(clips) if frames == "first" else self._all(clips):
             if values:
                 key = f"{mask.parent.name}/{mask.stem}"
-                self.records.append(Record(key, image, tuple(f"{key}/{value}" for value in values)))
+                ids = tuple(f"{key}/{value}" for value in values)
+                self.records.append(Record(key, image, ids, annotations=(mask,)))
                 self._values.append(values)
         if not self.records:
             raise RuacError(f"{self._annotations}: no frame with an object; expected palette PNGs of object numbers")
@@ -52,7 +53,7 @@ class DavisTree:
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
         image = read_image(record.path)
-        path = self._annotations / f"{record.id}.png"
+        (path,) = record.annotations
         ids = read_ids(path)
         check_size(ids, image, path, record.path)
         masks = split_ids(ids, self._values[index])

@@ -46,9 +46,10 @@ class ImageMaskFolder:
         single = [stem for stem in images if masks[stem].is_file()]
         values = dict(zip(single, values_in_files(masks[stem] for stem in single), strict=True))
         for stem, path in images.items():
-            ids = [p.stem for p in _pngs(masks[stem])] if stem not in values else [str(v) for v in values[stem]]
+            files = [masks[stem]] if stem in values else _pngs(masks[stem])
+            ids = [str(v) for v in values[stem]] if stem in values else [p.stem for p in files]
             if ids:
-                self.records.append(Record(stem, path, tuple(ids)))
+                self.records.append(Record(stem, path, tuple(ids), annotations=tuple(files)))
                 self._masks.append(masks[stem])
         if not self.records:
             raise RuacError(f"{self.root / 'masks'}: no image has an object; every mask is 0 everywhere")

@@ -22,13 +22,15 @@ class Record:
 
     id: stable and unique within its data set. path: the image file. origin: the collection the
     image came from ("" where there is one only), used to balance training. object_ids: stable
-    ids, unique within the image, in the order of the masks.
+    ids, unique within the image, in the order of the masks. annotations: the files that the masks
+    are read from, which images may share; none for masks that are drawn.
     """
 
     id: str
     path: Path
     object_ids: tuple[str, ...]
     origin: str = ""
+    annotations: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

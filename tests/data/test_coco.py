@@ -57,7 +57,8 @@ def save(folder, data):
 def test_reads_rle_and_polygons_and_leaves_out_crowds_and_empty_images(folder):
     dataset = CocoFolder(save(folder, content()))
     assert len(dataset) == 1
-    assert dataset.records[0] == Record("a.png", folder / "images" / "a.png", ("1", "2"), "here")
+    expected = Record("a.png", folder / "images" / "a.png", ("1", "2"), "here", (folder / "annotations.json",))
+    assert dataset.records[0] == expected
     sample = dataset[0]
     assert sample.image.shape == (HEIGHT, WIDTH, 3)
     np.testing.assert_array_equal(sample.masks[0], masks_of(2)[0])

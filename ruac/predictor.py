@@ -28,10 +28,13 @@ DEFAULT = ROOT / "checkpoints" / "ruac_nano"
 class PredictedMasks:
     """M masks of one prompted object, best score first. Arrays are float32 unless said otherwise.
 
-    masks: ``bool [M, H, W]``. scores: predicted IoU ``[M]``. logits: ``[M, h, w]`` at stride 4, to be
-    given back as `mask_input`. probability: of the object, ``[M, H, W]``, from the posterior.
-    uncertainty: total, ``[M, H, W]`` in [0, 1] (0 certain, 1 coin toss). aleatoric and epistemic:
-    its parts, None unless asked for or without a head.
+    masks: ``bool [M, H, W]``, where the upsampled logit is positive; with the signed posterior SAM
+    2's own, bit for bit. scores: predicted IoU ``[M]``. logits: ``[M, h, w]`` at stride 4, to be
+    given back as `mask_input`. probability: of the object, ``[M, H, W]``, the sigmoid of the
+    upsampled calibrated logit. Calibration keeps the sign of a logit but not its slope to the next,
+    so that the probability crosses 1/2 in the same cell of the stride-4 grid as the mask's contour,
+    but not always at the same picture pixel. uncertainty: total, ``[M, H, W]`` in [0, 1] (0 certain,
+    1 coin toss). aleatoric and epistemic: its parts, None unless asked for or without a head.
     """
 
     masks: np.ndarray

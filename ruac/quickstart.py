@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,12 @@ class QuickstartConfig:
 
 
 def run_quickstart(config: QuickstartConfig) -> Path:
-    """Do the main job; returns the path of the report. Raises `RuacError` if `out` holds an earlier one."""
+    """Do the main job in this one process; returns the path of the report.
+
+    Raises `RuacError` if `out` holds an earlier one, or under a launcher of several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:  # training ends the process group that the sweep would need
+        raise RuacError("quickstart runs in one process; use tools/train.py and tools/sweep.py under accelerate launch")
     out, start = Path(config.out), time.monotonic()
     if (out / "train").exists():
         raise RuacError(f"{out}: holds an earlier quickstart; delete it or pass another out=")
@@ -73,8 +79,9 @@ def run_quickstart(config: QuickstartConfig) -> Path:
     export = export_run(out / "train", out / "export", with_backbone=True)
 
     say(4, "sweeping over the domains beside vanilla SAM 2")
-    models = [ModelConfig("ruac", export=str(export))]
-    results = run_sweep(SweepConfig(models=models, domains=domains, out=str(out / "sweep")))
+    sweep = SweepConfig([ModelConfig("ruac", export=str(export))], domains, out=str(out / "sweep"))
+    sweep.validate()
+    results = run_sweep(sweep)
 
     say(5, "predicting on one image and writing the report")
     sample = open_dataset(domains[0] if config.source else out / "scenes" / "domains" / "fog")[0]

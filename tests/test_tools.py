@@ -118,6 +118,15 @@ def test_pretrain(coco_folder, shelf, tmp_path, capsys):
     assert "validation j_1" in capsys.readouterr().out
 
 
+def test_quickstart_refuses_several_processes_before_any_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as stopped:
+        call("quickstart", f"out={tmp_path / 'out'}")
+    assert stopped.value.code == 2
+    assert "error: quickstart runs in one process; use tools/train.py and tools/sweep.py" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def wrong_key(shelf, data, out):
     return (
         "train",

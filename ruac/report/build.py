@@ -102,21 +102,26 @@ def _means(results: Results, column: Column, region: str) -> list[dict]:
 
 
 def domain_table(results: Results, region: str) -> dict:
-    """Header groups, one row per domain and the row of means."""
+    """Header groups, one row per reference and per domain, and the row of means over domains."""
     groups = [(column, results.entries_of(column)) for column in results.columns]
-    data = [
-        (c, np.array([results.series(c, e, region) for e in entries])) for c, entries in groups
-    ]  # [entries, domains]
     counts = results.values.reindex(columns=list(COUNTS)).groupby(level="domain").max()
-    rows = [
-        {
-            "domain": domain,
-            "counts": [counts.loc[domain, key] for key in COUNTS],
-            "cells": [cell for column, values in data for cell in _cells(column, values[:, index])],
-        }
-        for index, domain in enumerate(results.domains)
-    ]
-    return {"groups": groups, "rows": rows, "mean": [cell for c, _ in groups for cell in _means(results, c, region)]}
+
+    def rows(domains: list[str]) -> list[dict]:
+        data = [  # [entries, domains] of every column
+            (column, np.array([results.series(column, entry, region, domains) for entry in entries]))
+            for column, entries in groups
+        ]
+        return [
+            {
+                "domain": domain,
+                "counts": [counts.loc[domain, key] for key in COUNTS],
+                "cells": [cell for column, values in data for cell in _cells(column, values[:, index])],
+            }
+            for index, domain in enumerate(domains)
+        ]
+
+    mean = [cell for column, _ in groups for cell in _means(results, column, region)]
+    return {"groups": groups, "references": rows(results.references), "rows": rows(results.domains), "mean": mean}
 
 
 def glance(results: Results, region: str) -> dict:

@@ -181,12 +181,12 @@ def metric_charts(results: Results, columns: list[Column], region: str) -> list[
 
 
 def curve_charts(results: Results, region: str) -> list[tuple[str, Markup, Markup]]:
-    """Per domain, the reliability diagram and the risk-coverage curve of all models.
+    """Per reference and domain, the reliability diagram and the risk-coverage curve of all models.
 
     Raises `RuacError` naming a file of sums that is missing or broken.
     """
     diagrams = []
-    for domain in results.domains:
+    for domain in results.references + results.domains:
         reliability, risk = [], []
         for entry in results.entries:
             if (domain, entry.model, entry.score, region) not in results.values.index:
@@ -226,7 +226,7 @@ def curve_charts(results: Results, region: str) -> list[tuple[str, Markup, Marku
 
 
 def score_charts(results: Results) -> list[dict]:
-    """Per model, its own guess of the IoU against the IoU it reached, over all objects."""
+    """Per model, its own guess of the IoU against the IoU it reached, over all objects of the domains."""
     charts = []
     colors = {entry.model: entry.color for entry in results.entries}
     edges = np.linspace(0.0, 1.0, 11)

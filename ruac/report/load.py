@@ -38,12 +38,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep's folder, read and checked. values: indexed by (domain, model, score, region), numeric columns only."""
+    """A sweep's folder, read and checked.
+
+    values: indexed by (domain, model, score, region), numeric columns only. objects: of the unseen domains.
+    references: data sets that are no unseen domains, shown but left out of every mean and count.
+    """
 
     folder: Path
     manifest: dict
     values: pd.DataFrame
     objects: pd.DataFrame
+    references: list[str]
 
     @cached_property
     def models(self) -> list[str]:
@@ -51,7 +56,8 @@ class Results:
 
     @cached_property
     def domains(self) -> list[str]:
-        return list(dict.fromkeys(self.values.index.get_level_values("domain")))
+        """The unseen ones."""
+        return [d for d in dict.fromkeys(self.values.index.get_level_values("domain")) if d not in self.references]
 
     @cached_property
     def regions(self) -> list[str]:
@@ -87,9 +93,10 @@ class Results:
             kept += [replace(own[0], label=model)] if shared else own
         return kept
 
-    def series(self, column: Column, entry: Entry, region: str) -> np.ndarray:
-        """The metric per domain, nan where there is none. ``[domains]``."""
-        rows = [self._rows.get((domain, entry.model, entry.score, region)) for domain in self.domains]
+    def series(self, column: Column, entry: Entry, region: str, domains: list[str] | None = None) -> np.ndarray:
+        """The metric per domain, by default per unseen one, nan where there is none. ``[domains]``."""
+        domains = self.domains if domains is None else domains
+        rows = [self._rows.get((domain, entry.model, entry.score, region)) for domain in domains]
         values = self._columns[column.key]
         return np.array([np.nan if row is None else values[row] for row in rows])
 
@@ -119,8 +126,8 @@ def load_results(folder: Path) -> Results:
     table = _read(path, read_table)
     _need(path, table, KEYS)
     values = table.set_index(list(KEYS)).select_dtypes("number").astype(float)
-    if values.empty:
-        raise RuacError(f"{path}: expected at least one row and one numeric column")
+    if table.reference.all() or values.empty:
+        raise RuacError(f"{path}: expected at least one row of a domain and one numeric column")
     if values.index.has_duplicates:
         raise RuacError(f"{path}: more than one row for {values.index[values.index.duplicated()][0]}")
     listed, found = {m["name"] for m in manifest["models"]}, set(values.index.get_level_values("model"))
@@ -132,14 +139,18 @@ def load_results(folder: Path) -> Results:
     path = folder / "objects.parquet"
     objects = _read(path, pd.read_parquet)
     _need(path, objects, _OBJECT_COLUMNS)
-    return Results(folder, manifest, values, objects)
+    references = list(table.domain[table.reference].unique())
+    return Results(folder, manifest, values, objects[~objects.domain.isin(references)], references)
 
 
 def read_table(path: Path) -> pd.DataFrame:
+    """``domains.csv`` with the bool column "reference"; without it in the file, every domain is an unseen one."""
     # Only a metric can be missing: a domain that is called "NA" or "nan" keeps its name.
     columns = pd.read_csv(path, nrows=0).columns
     missing = {column: ["", "nan", "NaN"] for column in columns if column not in KEYS}
-    return pd.read_csv(path, dtype=dict.fromkeys(KEYS, str), keep_default_na=False, na_values=missing)
+    table = pd.read_csv(path, dtype=dict.fromkeys(KEYS, str), keep_default_na=False, na_values=missing)
+    table["reference"] = table["reference"].eq(True) if "reference" in table else False
+    return table
 
 
 def _read(path: Path, reader):

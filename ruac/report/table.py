@@ -12,7 +12,7 @@ from ruac.report.load import read_table
 
 
 def markdown_table(results: str | Path, *, metrics: list[str], region: str = "band", scores: list[str]) -> str:
-    """Markdown of ``domains.csv`` in `results`, with the unweighted mean over domains last.
+    """Markdown of ``domains.csv`` in `results`, with the unweighted mean over domains last, references not counted.
 
     metrics: columns of the file. region: image or band. scores: ``model.score`` to show, in this
     order. The best value of each metric in a row is bold, ties included. Raises `RuacError` for an
@@ -33,15 +33,16 @@ def markdown_table(results: str | Path, *, metrics: list[str], region: str = "ba
             raise RuacError(f"{path}: no {what} {unknown[0]!r}, expected some of: {', '.join(known)}")
     frame = frame[frame.region == region]
     wide = frame.pivot(index="domain", columns="who", values=metrics).reindex(frame.domain.unique())
-    wide.loc["**mean**"] = wide.mean()
-    counts = frame.drop_duplicates("domain").set_index("domain").objects.to_dict()
-    counts["**mean**"] = sum(counts.values())
+    found = frame.drop_duplicates("domain").set_index("domain")
+    wide.loc["**mean**"] = wide[~found.reference].mean()
+    counts = found.objects.to_dict() | {"**mean**": found.objects[~found.reference].sum()}
 
     heads = [f"{COLUMNS[m].label} {who}" for m in metrics for who in scores]
     lines = ["| domain | objects | " + " | ".join(heads) + " |", "|---|---:|" + "---:|" * len(heads)]
     for domain, row in wide.iterrows():
         cells = [cell for m in metrics for cell in _cells(m, [row[m, who] for who in scores])]
-        lines.append(f"| {domain} | {counts[domain]:,} | " + " | ".join(cells) + " |")
+        name = f"{domain} (reference)" if found.reference.get(domain, False) else domain
+        lines.append(f"| {name} | {counts[domain]:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

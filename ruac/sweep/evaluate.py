@@ -34,8 +34,10 @@ class Scores:
 class Answer:
     """A model's final answer to N objects of an image, at the picture's resolution; tensors on the model's device.
 
-    masks: ``bool [N, H, W]``. probability: ``[N, H, W]`` of the object. uncertainty: per named
-    score, ``[N, H, W]`` in [0, 1]. predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
+    masks: ``bool [N, H, W]``, where the upsampled logit is positive. probability: ``[N, H, W]`` of
+    the object, the sigmoid of the upsampled calibrated logit, which crosses 1/2 in the same cell of
+    the stride-4 grid as the mask's contour, but not always at the same picture pixel. uncertainty:
+    per named score, ``[N, H, W]`` in [0, 1]. predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
     ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click.
     """
 
@@ -161,7 +163,7 @@ def _add(
 
 def _mask_source(model: UncertainSam) -> tuple[int, int]:
     """Models with the same value give the same masks: (backbone, head), head 0 where it changes no mask."""
-    own = model.head is not None and model.head.config.posterior != "signed"
+    own = model.head is not None and model.head.changes_masks
     return id(model.backbone), id(model.head) if own else 0
 
 
@@ -174,5 +176,6 @@ def _answer(model: UncertainSam, final: Round, j: np.ndarray, size: tuple[int, i
         standin = (1 - iou).clamp(0, 1)[:, None, None].expand_as(total)
         uncertainty = {"entropy": total, "iou": standin}
     else:
-        uncertainty = {"total": total}
+        own = prediction.posterior.select(final.choice).scores()
+        uncertainty = {"total": total} | {name: upsample(score, size)[:, 0] for name, score in own.items()}
     return Answer(final.masks, logit.sigmoid(), uncertainty, iou.cpu().numpy(), final.points, final.labels, j)

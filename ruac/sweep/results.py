@@ -38,8 +38,10 @@ def write_results(
     domains: dict[str, MaskDataset],
     chunks: dict[str, int],
     key: str,
+    *,
+    references: list[str],
 ) -> None:
-    """Merge the chunks of all domains and write the result folder.
+    """Merge the chunks of all domains and write the result folder. references: the domains that are not unseen.
 
     Raises `RuacError` if a chunk is missing, broken or from another sweep.
     """
@@ -57,9 +59,11 @@ def write_results(
     objects = pd.concat(frames, ignore_index=True)
     with atomic_path(out / OBJECTS) as path:
         objects.to_parquet(path, index=False)
-    write_text(out / DOMAINS, pd.DataFrame(table).to_csv(index=False))
+    frame = pd.DataFrame(table)
+    frame.insert(1, "reference", frame.domain.isin(references))
+    write_text(out / DOMAINS, frame.to_csv(index=False))
     _write_panels(out, config, models, domains, objects)
-    _write_manifest(out, config, models, domains, objects, key)
+    _write_manifest(out, config, models, domains, objects, key, references)
 
 
 def domain_rows(domain: str, scores: Scores) -> list[dict]:
@@ -78,10 +82,18 @@ def domain_rows(domain: str, scores: Scores) -> list[dict]:
 
 
 def dataset_hash(dataset: MaskDataset) -> str:
-    """SHA-256 over the ids of images and objects."""
+    """SHA-256 over the ids of images and objects, the images' sizes in bytes and the content of the annotation files.
+
+    Nothing is decoded. Raises `RuacError` for a file that is missing.
+    """
     digest = hashlib.sha256()
-    for record in dataset.records:
-        digest.update(json.dumps([record.id, *record.object_ids]).encode())
+    try:
+        for record in dataset.records:
+            digest.update(json.dumps([record.id, record.object_ids, record.path.stat().st_size]).encode())
+        for path in dict.fromkeys(path for record in dataset.records for path in record.annotations):
+            digest.update(sha256(path).encode())
+    except OSError as error:
+        raise RuacError(f"{error.filename}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -139,6 +151,7 @@ def _write_manifest(
     domains: dict[str, MaskDataset],
     objects: pd.DataFrame,
     key: str,
+    references: list[str],
 ) -> None:
     sources = {entry.name: entry.export or entry.backbone for entry in config.models}
     counts = objects.drop_duplicates(["domain", "image", "object"]).groupby("domain")
@@ -157,6 +170,7 @@ def _write_manifest(
         "domains": [
             {
                 "name": name,
+                "reference": name in references,
                 "path": str(Path(dataset.records[0].path).parent),
                 "images": int(counts.get_group(name).image.nunique()),
                 "objects": len(counts.get_group(name)),

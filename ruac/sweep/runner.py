@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 from accelerate import PartialState
@@ -39,20 +39,22 @@ class ModelConfig:
     def validate(self) -> None:
         if self.backbone is None and self.export is None:
             raise RuacError(f"model {self.name!r}: expected backbone= (vanilla) or export=")
-        if not self.name or self.name[0] == "." or set(self.name) & set("|/"):
-            raise RuacError(f"model {self.name!r}: expected a name without '|', '/' and a dot in front")
+        _check_name(self.name, "model")
 
 
 @dataclass
 class SweepConfig:
     """models: the first one's backbone is also swept without a head, as "vanilla", if no model is.
     domains: folders that `open_dataset` understands; a folder whose subfolders are data sets stands
-    for all of them, and ``FOLDER@SPLIT`` for one split of a data set. limit: images per domain
-    (0: all). replay: folder of an earlier sweep and the model whose clicks are repeated, as
-    ``FOLDER:MODEL``. panels: pictures of each kind per domain."""
+    for all of them, and ``FOLDER@SPLIT`` for one split of a data set. reference: more of them that
+    are no unseen domains, such as the source's validation split; swept and shown first, but left out
+    of every mean and count. limit: images per domain (0: all). replay: folder of an earlier sweep
+    and the model whose clicks are repeated, as ``FOLDER:MODEL``. panels: pictures of each kind per
+    domain."""
 
     models: list[ModelConfig] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
+    reference: list[str] = field(default_factory=list)
     out: str = "runs/sweep"
     limit: int = 0
     replay: str | None = None
@@ -87,7 +89,10 @@ def run_sweep(config: SweepConfig) -> Path:
     state = PartialState(cpu=config.cpu)
     out = Path(config.out)
     models = load_models(config, state.device)
-    domains = open_domains(config)
+    references, unseen = open_domains(config.reference), open_domains(config.domains)
+    if twice := references.keys() & unseen.keys():
+        raise RuacError(f"reference: {min(twice)!r} is also the name of a domain")
+    domains = references | unseen
     key = sweep_key(config, models, domains)
     clicks = read_clicks(config.replay, config.protocol) if config.replay else None
     jobs = [
@@ -112,7 +117,7 @@ def run_sweep(config: SweepConfig) -> Path:
     state.wait_for_everyone()
     if state.is_main_process:
         counts = {domain: -(-_count(dataset, config) // CHUNK) for domain, dataset in domains.items()}
-        write_results(out, config, models, domains, counts, key)
+        write_results(out, config, models, domains, counts, key, references=list(references))
     state.wait_for_everyone()
     return out
 
@@ -140,10 +145,14 @@ def load_models(config: SweepConfig, device: torch.device) -> dict[str, Uncertai
     return models
 
 
-def open_domains(config: SweepConfig) -> dict[str, MaskDataset]:
-    """Data sets by name, in the order given. Raises `RuacError` for a name that occurs twice."""
+def open_domains(entries: list[str]) -> dict[str, MaskDataset]:
+    """Data sets by name, in the order given; the name is the folder's, with the split behind an @.
+
+    Raises `RuacError` for a folder that is no data set, a name that occurs twice, or one that cannot
+    be the name of a file.
+    """
     found: list[tuple[Path, str | None]] = []
-    for entry in config.domains:
+    for entry in entries:
         folder, _, split = entry.partition("@")
         given = Path(folder)
         if not given.is_dir():
@@ -153,7 +162,9 @@ def open_domains(config: SweepConfig) -> dict[str, MaskDataset]:
         found += [(place, split or None) for place in ([given] if single else inside)]
     domains: dict[str, MaskDataset] = {}
     for folder, split in found:
-        dataset = open_dataset(folder, split=split, name=f"{folder.name}@{split}" if split else None)
+        name = f"{folder.name}@{PurePath(split).name}" if split else folder.name  # a split may be given as a path
+        _check_name(name, f"{folder}: domain")
+        dataset = open_dataset(folder, split=split, name=name)
         if dataset.name in domains:
             raise RuacError(f"{folder}: another domain is named {dataset.name!r} already")
         domains[dataset.name] = dataset
@@ -161,7 +172,7 @@ def open_domains(config: SweepConfig) -> dict[str, MaskDataset]:
 
 
 def sweep_key(config: SweepConfig, models: dict[str, UncertainSam], domains: dict[str, MaskDataset]) -> str:
-    """Hash of all that a number depends on: protocol, models, limit, replayed clicks, objects' ids, version."""
+    """Hash of all that a number depends on: protocol, models, limit, replayed clicks, data, version."""
     content = {
         "version": VERSION,
         "protocol": asdict(config.protocol),
@@ -174,6 +185,12 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam], domains: dic
         "domains": {name: dataset_hash(dataset) for name, dataset in domains.items()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_name(name: str, what: str) -> None:
+    """Names of models and domains become folders, files and, joined by '|', arrays of a chunk."""
+    if not name or name[0] == "." or set(name) & set("|/"):
+        raise RuacError(f"{what} {name!r}: expected a name without '|', '/' and a dot in front")
 
 
 def _count(dataset: MaskDataset, config: SweepConfig) -> int:

@@ -97,7 +97,8 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     data: item n is a function of n; it must hold steps x accumulate x batch_size x processes
     items. run_config: saved beside the checkpoints with the environment. resume: continue from
     ``out/last.pt``. Raises `RuacError` when `out` holds another run and `resume` is off, when there
-    is nothing to resume, or when the loss or a gradient is not finite (the last checkpoint stays).
+    is nothing to resume, when processes, batch_size or accumulate differ from those of the run to be
+    resumed, or when the loss or a gradient is not finite (the last checkpoint stays).
     """
     out = Path(out)
     accelerator = Accelerator(
@@ -115,7 +116,13 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
         raise RuacError(f"{checkpoint}: nothing to resume")
     groups = task.parameter_groups()
     optimizer = torch.optim.AdamW(groups)
-    start = load_checkpoint(checkpoint, task, optimizer) if resume else 0
+    # Which sample goes where: a resumed run repeats an uninterrupted one only if none of these has changed.
+    stream = {
+        "processes": accelerator.num_processes,
+        "batch_size": config.batch_size,
+        "accumulate": config.accumulate,
+    }
+    start = load_checkpoint(checkpoint, task, optimizer, stream) if resume else 0
     if start >= config.steps:
         accelerator.print(f"{checkpoint}: is at step {start} of {config.steps}, nothing left to do")
         return checkpoint
@@ -128,10 +135,10 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
 
     micro_batches = config.steps * config.accumulate
-    per_step = config.accumulate * config.batch_size * accelerator.num_processes
-    stream = Subset(data, range(start * per_step, config.steps * per_step))
+    per_step = math.prod(stream.values())
+    samples = Subset(data, range(start * per_step, config.steps * per_step))
     loader = DataLoader(
-        stream, batch_size=config.batch_size, num_workers=config.workers, persistent_workers=config.workers > 0
+        samples, batch_size=config.batch_size, num_workers=config.workers, persistent_workers=config.workers > 0
     )
     wrapped, optimizer, loader = accelerator.prepare(task, optimizer, loader)
     base_rates = [group["lr"] for group in groups]
@@ -176,7 +183,7 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
                 advance(done, f"step {done} validation {line}" if scores else None)
             if _due(done, config.save_every, config.steps) or done == config.steps:
                 if accelerator.is_main_process:
-                    save_checkpoint(checkpoint, task, optimizer, done)
+                    save_checkpoint(checkpoint, task, optimizer, stream | {"step": done})
                 accelerator.wait_for_everyone()
     accelerator.end_training()
     return checkpoint
@@ -194,27 +201,37 @@ def rate_share(step: int, config: EngineConfig) -> float:
     return config.final_share + (1 - config.final_share) * fall
 
 
-def save_checkpoint(path: Path, task: Task, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write weights, optimiser state and step as one atomic file."""
+def save_checkpoint(path: Path, task: Task, optimizer: torch.optim.Optimizer, place: dict[str, int]) -> None:
+    """Write weights, optimiser state and the place in the data (step, and the stream's numbers) as one atomic file."""
     modules = {name: module.state_dict() for name, module in task.trained_modules().items()}
     with atomic_path(path) as temporary:
-        torch.save({"step": step, "modules": modules, "optimizer": optimizer.state_dict()}, temporary)
+        torch.save(place | {"modules": modules, "optimizer": optimizer.state_dict()}, temporary)
 
 
-def load_checkpoint(path: Path, task: Task, optimizer: torch.optim.Optimizer | None = None) -> int:
-    """Load a training checkpoint strictly; returns its step. Raises `RuacError` naming what does not fit."""
+def load_checkpoint(
+    path: Path, task: Task, optimizer: torch.optim.Optimizer | None = None, stream: dict[str, int] | None = None
+) -> int:
+    """Load a training checkpoint strictly; returns its step.
+
+    stream: how the resuming run shares the data out; a number that was another one when the checkpoint was made is
+    refused, one that it does not hold is not compared. Raises `RuacError` naming what does not fit.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         for name, module in task.trained_modules().items():
             module.load_state_dict(state["modules"][name])
         if optimizer is not None:
             optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"])
+        step = int(state["step"])
     except FileNotFoundError:
         raise RuacError(f"{path}: checkpoint not found") from None
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise RuacError(f"{path}: does not fit this run: {what}") from error
+    for name, value in (stream or {}).items():
+        if (saved := state.get(name, value)) != value:
+            raise RuacError(f"{path}: made with {name}={saved}, this run has {name}={value}: resume with {saved}")
+    return step
 
 
 def describe(task: Task) -> str:

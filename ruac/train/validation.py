@@ -31,19 +31,28 @@ class ValidationConfig:
 def validate(
     model: UncertainSam, dataset: MaskDataset, config: ValidationConfig, accelerator: Accelerator
 ) -> dict[str, float]:
-    """J, F and band reliability of `model`, and of vanilla SAM 2 beside it; the same on every process."""
-    models = {"vanilla": UncertainSam(model.backbone, None), "head": model}
+    """J, F and band reliability of `model` and of its backbone alone; the same on every process.
+
+    Keys are ``head/<metric>`` for `model` and ``vanilla/<metric>`` for the backbone. A backbone that is fine-tuned
+    is vanilla SAM 2 no longer: where any of its parameters is trainable, its keys are ``without_head/<metric>``. A
+    `model` without a head has these alone.
+    """
+    tuned = any(parameter.requires_grad for parameter in model.backbone.parameters())
+    alone = "without_head" if tuned else "vanilla"
+    models = {alone: UncertainSam(model.backbone, None)} | ({} if model.head is None else {"head": model})
     count = min(config.images or len(dataset), len(dataset))
     picked = np.linspace(0, len(dataset) - 1, count).astype(int)
     protocol, scores = ProtocolConfig(clicks=config.clicks), Scores()
-    training = model.head.training
-    model.head.eval()
+    training = model.head is not None and model.head.training
+    if training:
+        model.head.eval()
     for index in picked[accelerator.process_index :: accelerator.num_processes]:
         evaluate_image(models, dataset[index], protocol, scores, domain="validation", regions=("band",))
-    model.head.train(training)
+    if training:
+        model.head.train()
 
     values: dict[str, float] = {}
-    for name, score in (("vanilla", "entropy"), ("head", "total")):
+    for name, score in zip(models, ("entropy", "total"), strict=False):
         rows = [row for row in scores.rows if row["model"] == name]
         totals = torch.tensor([sum(r["j"] for r in rows), sum(r["f"] for r in rows), len(rows)], dtype=torch.float32)
         j, f, objects = accelerator.reduce(totals.to(accelerator.device), "sum").tolist()

@@ -31,6 +31,15 @@ def test_rows_means_and_the_best_value(results):
     assert lines[4] == "| **mean** | 1,205 | 0.700 | 0.700 | **0.1500** | 0.1750 |"
 
 
+def test_a_reference_is_shown_but_not_counted(results):
+    head, *rows = CSV.splitlines()
+    lines = [f"reference,{head}", *(f"{row.startswith('fog')},{row}" for row in rows)]
+    (results / "domains.csv").write_text("\n".join(lines))
+    table = markdown_table(results, metrics=["auroc", "ece"], scores=SCORES).splitlines()
+    assert table[2] == "| fog (reference) | 5 | 0.600 | **0.700** | 0.1000 | **0.0500** |"
+    assert table[4] == "| **mean** | 1,200 | **0.800** | – | **0.2000** | 0.3000 |"  # noqa: RUF001
+
+
 def test_a_region_of_its_own(results):
     table = markdown_table(results, metrics=["auroc"], region="image", scores=["ruac.total"])
     assert "| fog | 5 | 0.900 |" in table

@@ -205,6 +205,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert_same(weights(kept), good)
 
 
+@pytest.mark.parametrize(("name", "now"), [("processes", 1), ("batch_size", 2), ("accumulate", 3)])
+def test_another_share_of_the_data_is_not_resumed(tmp_path, name, now):
+    out = tmp_path / "run"
+    path = run(out, Toy(), steps=2, accumulate=3)
+    state = torch.load(path, weights_only=True)
+    assert state[name] == now
+    torch.save(state | {name: 8}, path)
+    before, record = path.read_bytes(), (out / "config.yaml").read_text()
+    with pytest.raises(RuacError, match=rf"last\.pt: made with {name}=8, this run has {name}={now}"):
+        run(out, Toy(), steps=3, accumulate=3, resume=True)
+    assert (path.read_bytes(), (out / "config.yaml").read_text()) == (before, record)
+    assert load_checkpoint(path, Toy()) == 2  # an export does not mind
+
+
 class _Explode(torch.autograd.Function):
     """Finite forward, infinite backward."""
 

@@ -18,15 +18,17 @@ T = TypeVar("T")
 def load_config(cls: type[T], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> T:
     """Build the dataclass `cls` from its defaults, a YAML file and dotted ``key=value`` strings.
 
+    A YAML file may name another one under ``base``, relative to its own folder, and then holds
+    differences from that. A list replaces the base's list as a whole.
+
     A dataclass may define ``validate(self)`` and raise `RuacError` for impossible values; it is
     called on the result and on nested dataclasses, also those in lists.
 
-    Raises `RuacError` for a missing or broken file, an unknown key (naming the nearest valid
-    one), a value of the wrong type, or a key without a default (``???``) that nobody gave.
+    Raises `RuacError` for a missing or broken file, a base that leads back to itself, an unknown
+    key (naming the nearest valid one), a value of the wrong type, or a key without a default
+    (``???``) that nobody gave.
     """
-    layers = []
-    if path is not None:
-        layers.append((str(path), _read_yaml(path)))
+    layers = [] if path is None else _read_layers(Path(path))
     for item in overrides:
         key, separator, _ = item.partition("=")
         if not separator or not key:
@@ -50,7 +52,23 @@ def save_config(config: Any, path: str | Path) -> None:
     write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
-def _read_yaml(path: str | Path) -> DictConfig:
+def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
+    """The file and its bases, the last base first."""
+    layers, seen = [], set()
+    while path is not None:
+        if path.resolve() in seen:
+            raise RuacError(f"{path}: key 'base' leads back to this file")
+        seen.add(path.resolve())
+        layer = _read_yaml(path)
+        base = layer.pop("base", None)
+        if not isinstance(base, str | None):
+            raise RuacError(f"{path}: key 'base': expected the path of a YAML file, found {base!r}")
+        layers.append((str(path), layer))
+        path = None if base is None else path.parent / base
+    return layers[::-1]
+
+
+def _read_yaml(path: Path) -> DictConfig:
     try:
         layer = OmegaConf.load(path)
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from ruac.config import config_from
 from ruac.errors import RuacError
 from ruac.files import atomic_path, write_text
 from ruac.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import HeadConfig, build_head
 from ruac.version import VERSION
 
 FORMAT = 1
@@ -26,14 +26,15 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 def export_model(
     model: UncertainSam, backbone: BackboneConfig, out: str | Path, *, with_backbone: bool, record: dict | None = None
 ) -> Path:
-    """Write `model` to the folder `out`: the head, and the backbone's weights if `with_backbone`.
+    """Write `model` to the folder `out`: the head, if any, and the backbone's weights if `with_backbone`.
 
     backbone: how to rebuild it. record: provenance that goes into the config. The backbone's weights
-    are stored as float16 if that loses nothing in any of them, else as they are.
+    are stored as float16 if that loses nothing in any of them, else as they are. Raises `RuacError`
+    when there is neither a head nor a backbone to write.
     """
-    if model.head is None:
-        raise RuacError("export: the model has no uncertainty head")
-    tensors = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
+    if model.head is None and not with_backbone:
+        raise RuacError("export: the model has no uncertainty head; without its backbone nothing is left to export")
+    tensors = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()} if model.head else {}
     if with_backbone:
         tensors |= _compact({f"backbone.{name}": t for name, t in model.backbone.sam.state_dict().items()})
     config = {
@@ -42,7 +43,7 @@ def export_model(
         "backbone": asdict(backbone),
         "backbone_included": with_backbone,
         "decoder_sha256": fingerprint(model.backbone.sam.sam_mask_decoder),
-        "head": asdict(model.head.config),
+        "head": asdict(model.head.config if model.head else HeadConfig(posterior="none")),
         "record": record or {},
     }
     out = Path(out)
@@ -83,9 +84,10 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
                 f"(mask decoder {content['decoder_sha256'][:12]}... expected)"
             )
     with torch.random.fork_rng(devices=[]):
-        head = BayesianHead(head_config, token_dim=body.token_dim, channels=body.channels)
-    _load(head, parts["head"], folder / WEIGHTS)
-    head.requires_grad_(False).eval()
+        head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
+    if head is not None:
+        _load(head, parts["head"], folder / WEIGHTS)
+        head.requires_grad_(False).eval()
     return UncertainSam(body, head).eval()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ruac.backbone import Backbone, Decoded, Features
 from ruac.prompts import Prompts
-from ruac.uncertainty import BayesianHead, Posterior, probit_logit
+from ruac.uncertainty import Head, MaskPosterior, probit_logit
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Prediction:
     logits: Tensor
     iou: Tensor
     decoded: Decoded
-    posterior: Posterior | None
+    posterior: MaskPosterior | None
 
     def calibrated_logit(self, choice: Tensor) -> Tensor:
         """Logit of the analytic probability of token ``choice[n]``, ``float32 [N, 1, h, w]``.
@@ -40,7 +40,7 @@ class Prediction:
 class UncertainSam(nn.Module):
     """A frozen backbone and a head. Without a head it is vanilla SAM 2, the control of every table."""
 
-    def __init__(self, backbone: Backbone, head: BayesianHead | None):
+    def __init__(self, backbone: Backbone, head: Head | None):
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -59,7 +59,7 @@ class UncertainSam(nn.Module):
         return predict(decoded, self.head)
 
 
-def predict(decoded: Decoded, head: BayesianHead | None) -> Prediction:
+def predict(decoded: Decoded, head: Head | None) -> Prediction:
     """Attach the head's posterior to a decoder pass; its mean is what masks are taken from."""
     if head is None:
         return Prediction(decoded.logits, decoded.iou, decoded, None)

@@ -51,6 +51,34 @@ def test_overrides_win_over_yaml_and_yaml_over_defaults(write):
     assert config == Outer("a", 40, "val", Inner(0.001, ["x", "y"]))
 
 
+def test_a_yaml_holds_differences_from_its_base(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "first.yaml").write_text("source: a\nsteps: 20\ninner: {rate: 0.25, names: [x, y]}\n")
+    (tmp_path / "second.yaml").write_text("base: first.yaml\nsteps: 30\ninner: {names: [z]}\n")
+    (tmp_path / "inside" / "third.yaml").write_text("base: ../second.yaml\nsplit: val\n")
+    assert load_config(Outer, tmp_path / "second.yaml") == Outer("a", 30, None, Inner(0.25, ["z"]))
+    third = load_config(Outer, tmp_path / "inside" / "third.yaml", ["steps=40"])
+    assert third == Outer("a", 40, "val", Inner(0.25, ["z"]))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["base: absent.yaml"], "absent.yaml: config file not found"),
+        (["base: 1.yaml", "base: 0.yaml"], "0.yaml: key 'base' leads back to this file"),
+        (["base: [1.yaml]"], "0.yaml: key 'base': expected the path of a YAML file, found"),
+        (["base: 1.yaml", "stepz: 3"], "1.yaml: unknown key 'stepz'; did you mean 'steps'?"),
+    ],
+)
+def test_bad_bases_are_named(tmp_path, texts, message):
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.yaml").write_text(text)
+    with pytest.raises(RuacError) as info:
+        load_config(Outer, tmp_path / "0.yaml", ["source=x"])
+    assert message in str(info.value)
+    assert str(tmp_path) in str(info.value)
+
+
 def test_an_empty_yaml_changes_nothing(write):
     assert load_config(Inner, write("# nothing yet\n")) == Inner()
 

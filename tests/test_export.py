@@ -16,13 +16,13 @@ from ruac.errors import RuacError
 from ruac.export import export_model, fingerprint, load_exported
 from ruac.model import UncertainSam
 from ruac.prompts import Prompts
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import HeadConfig, build_head
 
 
 def with_head(body, config):
     """A model whose head is far from its start."""
     torch.manual_seed(0)
-    head = BayesianHead(config, token_dim=body.token_dim, channels=body.channels)
+    head = build_head(config, token_dim=body.token_dim, channels=body.channels)
     for parameter in head.parameters():
         parameter.data.add_(0.05 * torch.randn(parameter.shape))
     return UncertainSam(body, head.requires_grad_(False)).eval()
@@ -66,7 +66,16 @@ def same(model, other):
 
 
 @pytest.mark.parametrize("with_backbone", [False, True])
-@pytest.mark.parametrize("config", [HeadConfig(logit_scale=True), HeadConfig("nonnegative", "pixel", variance="short")])
+@pytest.mark.parametrize(
+    "config",
+    [
+        HeadConfig(logit_scale=True),
+        HeadConfig("nonnegative", "pixel", variance="short"),
+        HeadConfig("evidential"),
+        HeadConfig("dropout", samples=3),
+        HeadConfig("laplace", logit_scale=True),
+    ],
+)
 def test_round_trip_is_exact(nano, spec, tmp_path, config, with_backbone):
     model = with_head(nano, config)
     out = export_model(model, spec, tmp_path / "new" / "out", with_backbone=with_backbone, record={"step": 7})
@@ -115,10 +124,16 @@ def test_half_precision_only_where_it_loses_nothing(make_nano, spec, tmp_path):
     assert backbone_types(tmp_path / "large") == {torch.float32}
 
 
-def test_vanilla_is_not_exported(make_nano, tmp_path):
+def test_without_a_head_the_backbone_is_the_export(make_nano, spec, tmp_path):
+    model = UncertainSam(make_nano(), None)
     with pytest.raises(RuacError, match="no uncertainty head"):
-        export_model(UncertainSam(make_nano(), None), BackboneConfig(), tmp_path / "out", with_backbone=True)
+        export_model(model, spec, tmp_path / "out", with_backbone=False)
     assert not (tmp_path / "out").exists()
+    with torch.no_grad():
+        model.backbone.sam.sam_mask_decoder.iou_token.weight += 1
+    loaded = load_exported(export_model(model, spec, tmp_path / "out", with_backbone=True))
+    assert loaded.head is None
+    assert fingerprint(loaded) == fingerprint(model)
 
 
 def test_another_backbone_is_refused(exported, nano, tmp_path):

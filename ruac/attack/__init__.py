@@ -2,6 +2,7 @@
 
 from ruac.attack.attacker import ATTACK_KINDS, AttackConfig, Attacked, Attacker, build_attacker
 from ruac.attack.deformation import DeformationAttacker, DeformationConfig, Deformed, MemoryBlocks, RandomDeformation
+from ruac.attack.feature_style import FeatureStyle, MixStyle, UncertainStyle
 from ruac.attack.graph import GraphConfig, ObjectGraphNetwork, object_graph
 from ruac.attack.reversal import reverse_gradient
 from ruac.attack.style import STYLE_VARIANTS, RandomStyle, StyleAttacker, StyleConfig
@@ -15,13 +16,16 @@ __all__ = [
     "DeformationAttacker",
     "DeformationConfig",
     "Deformed",
+    "FeatureStyle",
     "GraphConfig",
     "MemoryBlocks",
+    "MixStyle",
     "ObjectGraphNetwork",
     "RandomDeformation",
     "RandomStyle",
     "StyleAttacker",
     "StyleConfig",
+    "UncertainStyle",
     "build_attacker",
     "object_graph",
     "reverse_gradient",

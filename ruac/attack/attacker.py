@@ -1,4 +1,7 @@
-"""One attack of the adversarial branch: a style, a change of pixels and a deformation, each optional, in this order."""
+"""One attack of the adversarial branch: a style, a change of pixels, a deformation, and the features' style.
+
+Each is optional, and they act in this order.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,23 @@ from ruac.attack.deformation import (
     MemoryBlocks,
     RandomDeformation,
 )
+from ruac.attack.feature_style import FeatureStyle, MixStyle, UncertainStyle
 from ruac.attack.reversal import reverse_gradient
 from ruac.attack.style import RandomStyle, StyleAttacker, StyleConfig
 from ruac.errors import RuacError
 
-ATTACK_KINDS = ("none", "learned", "noise", "pgd", "patch", "random_style", "random_deformation", "random")
+ATTACK_KINDS = (
+    "none",
+    "learned",
+    "noise",
+    "pgd",
+    "patch",
+    "mixstyle",
+    "dsu",
+    "random_style",
+    "random_deformation",
+    "random",
+)
 
 LossFunction = Callable[[Tensor], Tensor]
 
@@ -28,10 +43,12 @@ LossFunction = Callable[[Tensor], Tensor]
 @dataclass
 class AttackConfig:
     """kind: ``learned`` style and deformation attackers (see use_style, use_deformation), or a baseline:
-    ``none``, Gaussian ``noise``, ``pgd``, adversarial ``patch``, ``random_style``, ``random_deformation``, or
-    ``random``: style, noise and deformation at random, with the learned ones' bounds.
+    ``none``, Gaussian ``noise``, ``pgd``, adversarial ``patch``, ``mixstyle`` and ``dsu`` on features,
+    ``random_style``, ``random_deformation``, or ``random``: style, noise and deformation at random, with the
+    learned ones' bounds.
 
     noise_sigma, pgd_step, pgd_epsilon are in normalised image units, patch_side is a share of the image side.
+    feature_probability: of an image's features to be restyled. mixstyle_alpha: of the Beta distribution.
     """
 
     kind: str = "learned"
@@ -44,6 +61,8 @@ class AttackConfig:
     pgd_step: float = 0.01
     pgd_epsilon: float = 0.03
     patch_side: float = 0.1
+    feature_probability: float = 0.5
+    mixstyle_alpha: float = 0.1
 
     def validate(self) -> None:
         if self.kind not in ATTACK_KINDS:
@@ -57,6 +76,10 @@ class AttackConfig:
             raise RuacError(f"attack.pgd_steps: expected at least 1, found {self.pgd_steps}")
         if not 0 < self.patch_side <= 1:
             raise RuacError(f"attack.patch_side: expected a share of the image side in (0, 1], found {self.patch_side}")
+        if not 0 < self.feature_probability <= 1:
+            raise RuacError(f"attack.feature_probability: expected a value in (0, 1], found {self.feature_probability}")
+        if not self.mixstyle_alpha > 0:
+            raise RuacError(f"attack.mixstyle_alpha: expected a value above 0, found {self.mixstyle_alpha}")
 
 
 class Attacked(NamedTuple):
@@ -128,7 +151,10 @@ class AdversarialPatch(nn.Module):
 
 
 class Attacker(nn.Module):
-    """Style, then pixels, then deformation. Style and deformation both read the clean features."""
+    """Style, then pixels, then deformation of an image; then, once it is encoded, the style of its features.
+
+    Style and deformation both read the clean features.
+    """
 
     def __init__(
         self,
@@ -136,9 +162,10 @@ class Attacker(nn.Module):
         style: StyleAttacker | RandomStyle | None = None,
         pixels: GaussianNoise | ProjectedGradient | AdversarialPatch | None = None,
         deformation: DeformationAttacker | RandomDeformation | None = None,
+        features: FeatureStyle | None = None,
     ):
         super().__init__()
-        self.style, self.pixels, self.deformation = style, pixels, deformation
+        self.style, self.pixels, self.deformation, self.features = style, pixels, deformation, features
 
     def forward(
         self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor, *, loss_fn: LossFunction | None = None
@@ -170,6 +197,10 @@ class Attacker(nn.Module):
                 strength["offset_pixels"] = (displacement.abs().mean(1) * masks[valid]).sum() / area
         return Attacked(attacked, attacked_masks, strength)
 
+    def perturb_features(self, maps: list[Tensor]) -> list[Tensor]:
+        """Attack the feature maps ``[B, C, h, w]`` of the attacked images, of any levels; most attacks do not."""
+        return maps if self.features is None else self.features(maps)
+
 
 def build_attacker(
     config: AttackConfig, *, feature_dim: int = 256, memory_blocks: MemoryBlocks | None = None
@@ -192,8 +223,13 @@ def build_attacker(
         "pgd": lambda: ProjectedGradient(config.pgd_steps, config.pgd_step, config.pgd_epsilon),
         "patch": lambda: AdversarialPatch(config.patch_side),
     }
+    features = {
+        "mixstyle": lambda: MixStyle(config.feature_probability, config.mixstyle_alpha),
+        "dsu": lambda: UncertainStyle(config.feature_probability),
+    }
     return Attacker(
         style=RandomStyle(config.style) if kind in ("random_style", "random") else None,
         pixels=pixels[kind]() if kind in pixels else None,
         deformation=RandomDeformation(config.deformation) if kind in ("random_deformation", "random") else None,
+        features=features[kind]() if kind in features else None,
     )

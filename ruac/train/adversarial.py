@@ -1,4 +1,4 @@
-"""Training of the uncertainty head against the attackers, on a frozen backbone (method, sec. 1-4)."""
+"""Training of the uncertainty head against the attackers, on a frozen backbone (method, sec. 1-4), and its controls."""
 
 from __future__ import annotations
 
@@ -13,53 +13,31 @@ from torch import Tensor, nn
 
 from ruac.attack import AttackConfig, Attacked, build_attacker
 from ruac.backbone import Backbone, load_backbone
-from ruac.backbone.outputs import as_prompt, upsample
+from ruac.backbone.lora import LoraConfig, add_lora
+from ruac.backbone.outputs import Features, as_prompt, upsample
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset
 from ruac.data.training import TrainingDataConfig, TrainingSet
 from ruac.errors import RuacError
-from ruac.losses.alignment import ALIGNMENT_MODES, alignment_loss, mean_over_objects
-from ruac.losses.scoring import cross_entropy_score
-from ruac.losses.segmentation import SegmentationConfig, segmentation_loss, soft_targets
-from ruac.model import Prediction, UncertainSam, predict
+from ruac.losses.segmentation import segmentation_loss, soft_targets
+from ruac.model import UncertainSam, predict
 from ruac.prompts import Prompts, first_prompts, random_correction
 from ruac.train.curriculum import CurriculumConfig, Phase
 from ruac.train.engine import STREAM_LENGTH, EngineConfig, train
+from ruac.train.objective import LossConfig, objective_terms
 from ruac.train.panels import attack_panel
 from ruac.train.validation import ValidationConfig, validate
-from ruac.uncertainty import BayesianHead, HeadConfig, total_uncertainty
-
-
-@dataclass
-class LossConfig:
-    """sampled: weight of SAM 2's loss on one draw of the logits (paper). kl: weight of the KL term
-    inside beta (paper 1e-8). alignment: weight lambda of the alignment loss on the adversarial
-    branch; alignment_mode: attacker_only (paper) or joint (release). scoring: weight of the binary
-    cross-entropy of the analytic probability on both branches (method, sec. 4, ours)."""
-
-    sampled: float = 1.0
-    kl: float = 1e-8
-    alignment: float = 0.1
-    alignment_mode: str = "joint"
-    scoring: float = 1.0
-    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
-
-    def validate(self) -> None:
-        if self.alignment_mode not in ALIGNMENT_MODES:
-            raise RuacError(f"loss.alignment_mode: {self.alignment_mode!r}, expected {' or '.join(ALIGNMENT_MODES)}")
-        for name in ("sampled", "kl", "alignment", "scoring"):
-            if getattr(self, name) < 0:
-                raise RuacError(f"loss.{name}: {getattr(self, name)}, expected at least 0")
-        if self.sampled == 0 and self.scoring == 0:
-            raise RuacError("loss.sampled, loss.scoring: both are 0, expected at least one above 0")
+from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty.laplace import LaplaceHead
 
 
 @dataclass
 class TrainConfig:
     """source: data to train on (a folder that `open_dataset` understands), with its splits.
     backbone: name or YAML file. corrections: clicks after the first prompt. head_rate,
-    attacker_rate, decoder_rate: learning rates; decoder_rate 0 keeps the whole backbone frozen,
-    above 0 the mask decoder's transformer is fine-tuned (paper 1e-6)."""
+    attacker_rate, decoder_rate, lora_rate: learning rates; decoder_rate 0 keeps the mask decoder
+    frozen, above 0 its transformer is fine-tuned (paper 1e-6), or all of it where there is no head.
+    lora: of the image encoder (rank 0: none)."""
 
     source: str = "???"
     out: str = "runs/ruac"
@@ -71,8 +49,10 @@ class TrainConfig:
     head_rate: float = 1e-4
     attacker_rate: float = 1e-3
     decoder_rate: float = 0.0
+    lora_rate: float = 1e-4
     weight_decay: float = 0.1
     head: HeadConfig = field(default_factory=HeadConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
@@ -85,9 +65,22 @@ class TrainConfig:
             raise RuacError(f"corrections: {self.corrections}, expected at least 0")
         if not 0 <= self.box_share <= 1:
             raise RuacError(f"box_share: {self.box_share}, expected a share in [0, 1]")
-        for name in ("head_rate", "attacker_rate", "decoder_rate", "weight_decay"):
+        for name in ("head_rate", "attacker_rate", "decoder_rate", "lora_rate", "weight_decay"):
             if getattr(self, name) < 0:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 0")
+        self.loss.check_head(self.head)
+        if not self.tunes_backbone:
+            if self.head.posterior == "none":
+                raise RuacError(
+                    "head.posterior: none and a frozen backbone, expected decoder_rate or lora.rank above 0"
+                )
+            if self.head.posterior == "laplace" and not self.head.logit_scale:
+                raise RuacError("head.logit_scale: expected true for laplace, which has no other trained parameter")
+
+    @property
+    def tunes_backbone(self) -> bool:
+        """Whether weights of the backbone are trained, which a head-only export would lose."""
+        return self.decoder_rate > 0 or self.lora.rank > 0
 
 
 class AdversarialTask(nn.Module):
@@ -98,9 +91,15 @@ class AdversarialTask(nn.Module):
         self.config = config
         self.validation = validation
         self.backbone = backbone.freeze()
+        self.head = build_head(config.head, token_dim=backbone.token_dim, channels=backbone.channels)
+        self.tuned: dict[str, nn.Module] = {}  # what is trained of the backbone, of which it is a part
         if config.decoder_rate > 0:
-            backbone.sam.sam_mask_decoder.transformer.requires_grad_(True)
-        self.head = BayesianHead(config.head, token_dim=backbone.token_dim, channels=backbone.channels)
+            decoder = backbone.sam.sam_mask_decoder
+            self.tuned |= {"decoder": decoder} if self.head is None else {"transformer": decoder.transformer}
+        if config.lora.rank > 0:
+            self.tuned["lora"] = add_lora(backbone, config.lora)
+        for module in self.tuned.values():
+            module.requires_grad_(True)
         self.attacker = build_attacker(
             config.attack, feature_dim=backbone.token_dim, memory_blocks=backbone.memory_blocks()
         )
@@ -114,22 +113,21 @@ class AdversarialTask(nn.Module):
         config = self.config
         phase = config.curriculum.at(progress)
         masks, valid, images = batch["masks"].float(), batch["valid"], batch["image"]
-        with torch.no_grad():
-            features = self.backbone.encode(images)
+        features = self.backbone.encode(images)
         index = valid.nonzero()[:, 0]
         terms = self._branch(features.gather(index), masks[valid] > 0.5, phase, adversarial=False)
         loss = phase.clean * (terms["total"] - terms.get("kl", 0.0)) + terms.get("kl", 0.0)
         logged = {f"clean/{name}": value for name, value in terms.items()}
         if phase.adversarial > 0:
             attacked = self._attack(images, features.embedding, masks, valid)
-            adversarial = self.backbone.encode(attacked.images).gather(index)
+            adversarial = self._encode_attacked(attacked.images).gather(index)
             terms = self._branch(adversarial, attacked.masks[valid] > 0.5, phase, adversarial=True)
             loss = loss + phase.adversarial * terms["total"]
             logged |= {f"adversarial/{name}": value for name, value in terms.items()}
             logged |= {f"attack/{name}": value for name, value in attacked.strength.items()}
         return {"loss": loss} | logged
 
-    def _branch(self, features: Any, masks: Tensor, phase: Phase, *, adversarial: bool) -> dict[str, Tensor]:
+    def _branch(self, features: Features, masks: Tensor, phase: Phase, *, adversarial: bool) -> dict[str, Tensor]:
         """Mean terms over objects and decoding steps; "total" is what the branch adds to the loss.
 
         features: gathered per object. masks: ``bool [N, S, S]``; prompts are drawn from them.
@@ -142,7 +140,10 @@ class AdversarialTask(nn.Module):
         for step in range(steps):
             prediction = predict(self.backbone.decode(features, prompts), self.head)
             choice = prediction.iou[:, 1:].argmax(dim=1) + 1
-            for name, value in self._terms(prediction, choice, targets, phase, adversarial).items():
+            if isinstance(self.head, LaplaceHead) and not adversarial:
+                self.head.observe(prediction.decoded, choice)
+            terms = objective_terms(prediction, choice, targets, config.loss, phase, adversarial=adversarial)
+            for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / steps
             if step + 1 < steps:
                 rows = torch.arange(len(choice), device=choice.device)
@@ -152,33 +153,15 @@ class AdversarialTask(nn.Module):
         sums["total"] = sum(sums.values())
         return sums
 
-    def _terms(
-        self, prediction: Prediction, choice: Tensor, targets: Tensor, phase: Phase, adversarial: bool
-    ) -> dict[str, Tensor]:
-        weights, posterior = self.config.loss, prediction.posterior
-        terms = {}
-        if weights.sampled > 0:
-            segmentation = segmentation_loss(
-                posterior.sample(), prediction.iou, prediction.decoded.object_score, targets, weights.segmentation
-            )
-            terms["segmentation"] = weights.sampled * sum(segmentation.values()).mean()
-        if phase.kl > 0 and weights.kl > 0:
-            terms["kl"] = phase.kl * weights.kl * posterior.kl()
-        aligned = adversarial and weights.alignment > 0
-        if weights.scoring > 0 or aligned:
-            chosen = posterior.select(choice)
-            mean, variance = (x[:, 0] for x in chosen.calibrated())  # [N, h, w]
-            if weights.scoring > 0:
-                terms["scoring"] = weights.scoring * mean_over_objects(cross_entropy_score(mean, variance, targets))
-            if aligned:
-                uncertainty = total_uncertainty(mean, variance)
-                alignment = alignment_loss(chosen.mean[:, 0], targets, uncertainty, mode=weights.alignment_mode)
-                terms["alignment"] = weights.alignment * mean_over_objects(alignment)
-        return terms
-
     def _attack(self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor) -> Attacked:
         climbed = self._climbed(masks, valid) if self.config.attack.kind == "pgd" else None
         return self.attacker(images, embedding, masks, valid, loss_fn=climbed)
+
+    def _encode_attacked(self, images: Tensor) -> Features:
+        """Features of attacked images, themselves under attack where the attack is one on features."""
+        features = self.backbone.encode(images)
+        embedding, *high_res = self.attacker.perturb_features([features.embedding, *features.high_res])
+        return Features(embedding, high_res)
 
     def _climbed(self, masks: Tensor, valid: Tensor) -> Callable[[Tensor], Tensor]:
         """What PGD, an attack without parameters, climbs: the segmentation loss at the first prompt."""
@@ -197,27 +180,23 @@ class AdversarialTask(nn.Module):
         return loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Head, attackers and (when fine-tuned) the decoder; vectors without weight decay."""
-        parts = {
-            "head": (self.head, self.config.head_rate),
-            "attacker": (self.attacker, self.config.attacker_rate),
-            "decoder": (self.backbone, self.config.decoder_rate),
-        }
+        """Head, attackers and what is tuned of the backbone; vectors without weight decay."""
+        config = self.config
+        rates = {"head": config.head_rate, "attacker": config.attacker_rate, "lora": config.lora_rate}
         groups = []
-        for name, (module, rate) in parts.items():
+        for name, module in self.trained_modules().items():
+            rate = rates.get(name, config.decoder_rate)
             trained = [p for p in module.parameters() if p.requires_grad]
             for suffix, decays in (("", True), ("_vectors", False)):
                 params = [p for p in trained if (p.ndim > 1) is decays]
                 if params:
-                    decay = self.config.weight_decay if decays else 0.0
+                    decay = config.weight_decay if decays else 0.0
                     groups.append({"name": name + suffix, "params": params, "lr": rate, "weight_decay": decay})
         return groups
 
     def trained_modules(self) -> dict[str, nn.Module]:
-        modules = {"head": self.head, "attacker": self.attacker}
-        if self.config.decoder_rate > 0:
-            modules["transformer"] = self.backbone.sam.sam_mask_decoder.transformer
-        return modules
+        head = {} if self.head is None else {"head": self.head}
+        return head | {"attacker": self.attacker} | self.tuned
 
     def validate(self, accelerator: Accelerator) -> dict[str, float]:
         if self.validation is None:
@@ -235,7 +214,7 @@ class AdversarialTask(nn.Module):
         index = valid.nonzero()[:1]
         truth = attacked.masks[index[:, 0], index[:, 1]] > 0.5
         prompts: Prompts = first_prompts(truth, box_share=self.config.box_share)
-        prediction = predict(self.backbone.decode(self.backbone.encode(attacked.images), prompts), self.head)
+        prediction = predict(self.backbone.decode(self._encode_attacked(attacked.images), prompts), self.head)
         logit = prediction.calibrated_logit(prediction.iou[:, 1:].argmax(dim=1) + 1)
         side = truth.shape[-1]
         return {

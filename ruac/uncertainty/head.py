@@ -1,21 +1,19 @@
-"""The Bayesian head: SAM 2's last inner product with Weibull factors (paper sec. 3.2)."""
+"""What a head is: its config, and what it and its posterior must offer to training, prediction and the sweep."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Generator, Tensor
 
 from ruac.errors import RuacError
-from ruac.uncertainty.posterior import Factor, Posterior, inner_product
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
+
+POSTERIORS = ("signed", "nonnegative", "evidential", "dropout", "laplace", "none")
 
 
 @dataclass
@@ -23,14 +21,18 @@ class HeadConfig:
     """What the head predicts and where it starts.
 
     posterior: ``signed`` keeps SAM 2's logits as the mean and learns the spread only; ``nonnegative`` is the
-    paper's, with its own factors behind a ReLU, and masks that start untrained.
-    kappa: Weibull shape of the image tokens per pixel and ``channel``, or one per ``pixel``. Mask tokens always
-    have one per channel. kappa_init: its start; 4 gives each factor a standard deviation of 0.28 of its mean.
-    hidden: width of the hidden layers.
-    variance: ``full`` (paper eq. S8) or ``short`` (first term only, eq. S9).
-    logit_scale: learn one positive factor of mean and standard deviation in `Posterior.calibrated`. Variance can
-    only lower confidence, so an underconfident backbone needs it.
-    prior_shape, prior_rate: the Gamma prior of the magnitudes.
+    paper's, with its own factors behind a ReLU, and masks that start untrained. References: ``evidential``
+    (UR-ERN), MC ``dropout``, a last-layer ``laplace`` approximation, and ``none``, SAM 2 without a head.
+    logit_scale: learn one positive factor of mean and standard deviation in `calibrated`. Variance can only lower
+    confidence, so an underconfident backbone needs it. Not for evidential, whose mean is no logit.
+    hidden: width of the hidden layers (Weibull heads and dropout).
+
+    Weibull heads. kappa: shape of the image tokens per pixel and ``channel``, or one per ``pixel``; mask tokens
+    always have one per channel. kappa_init: its start; 4 gives each factor a standard deviation of 0.28 of its
+    mean. variance: ``full`` (paper eq. S8) or ``short`` (first term only, eq. S9). prior_shape, prior_rate: the
+    Gamma prior of the magnitudes.
+
+    dropout: probability of dropping a channel. samples: passes whose moments are the answer.
     """
 
     posterior: str = "signed"
@@ -43,10 +45,12 @@ class HeadConfig:
     logit_scale: bool = False
     prior_shape: float = 1.0
     prior_rate: float = 3.0
+    dropout: float = 0.1
+    samples: int = 20
 
     def validate(self) -> None:
         for key, choices in (
-            ("posterior", ("signed", "nonnegative")),
+            ("posterior", POSTERIORS),
             ("kappa", ("channel", "pixel")),
             ("variance", ("full", "short")),
         ):
@@ -66,104 +70,43 @@ class HeadConfig:
         for key in ("prior_shape", "prior_rate"):
             if not 0 < getattr(self, key) < math.inf:
                 raise RuacError(f"head.{key}: expected a positive number, found {getattr(self, key)}")
+        if not 0 < self.dropout < 1:
+            raise RuacError(f"head.dropout: expected a probability in (0, 1), found {self.dropout}")
+        if self.samples < 2:
+            raise RuacError(f"head.samples: expected at least 2, found {self.samples}")
+        if self.posterior == "evidential" and self.logit_scale:
+            raise RuacError("head.logit_scale: expected false for posterior evidential, whose mean is no logit")
 
 
-class BayesianHead(nn.Module):
-    """Turns a decoder pass into a distribution of its logits.
+class MaskPosterior(Protocol):
+    """K masks of N objects and what is not known about them; ``[N, K, h, w]`` float32 throughout.
 
-    signed: both factors are SAM 2's, f and w, each with a Weibull magnitude of mean |f|, |w| and SAM 2's sign.
-    The posterior mean is ``decoded.logits`` itself.
-
-    nonnegative: ``z = relu(Linear f)``, ``w_fg, w_bg, b = MLP(mask token)``, the first two behind a ReLU;
-    ``l = <z, w_fg> - <z, w_bg> + b``. The two products share one z, which makes them dependent: their variances
-    do not add. Var l is taken of ``<z, w_fg - w_bg>``, exact, with separate shapes for w_fg and w_bg.
-
-    Everything runs in float32, also under autocast.
-
-    Trainable parameters for c = 32, D = 256, hidden 16: signed 17,488 (kappa per channel) or 12,993 (per pixel),
-    nonnegative 31,985 or 27,490; one more with a logit scale. The paper states about 7.5 K for its head.
+    mean: logits, whose sign is the mask. variance: the head's own, of the logit unless the class says otherwise.
     """
 
-    def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
-        super().__init__()
-        config.validate()
-        self.config = config
-        nonnegative = config.posterior == "nonnegative"
-        terms = 2 if nonnegative else 1
-        self.pixel_shape = nn.Sequential(
-            nn.Conv2d(channels, config.hidden, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(config.hidden, channels if config.kappa == "channel" else 1, 3, padding=1),
-        )
-        self.weight_shape = nn.Linear(token_dim, terms * channels)
-        for layer in (self.pixel_shape[-1], self.weight_shape):
-            # Nearly constant at first: softplus of the bias is kappa_init.
-            nn.init.normal_(layer.weight, std=1e-3)
-            nn.init.constant_(layer.bias, math.log(math.expm1(config.kappa_init)))
-        if nonnegative:
-            self.pixel_mean = nn.Conv2d(channels, channels, 1)
-            self.weight_mean = nn.Sequential(
-                nn.Linear(token_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, 2 * channels + 1)
-            )
-        self.log_scale = nn.Parameter(torch.zeros(())) if config.logit_scale else None
+    mean: Tensor
+    variance: Tensor
 
-    def forward(self, decoded: Decoded) -> Posterior:
-        config = self.config
-        with torch.autocast(decoded.pixel_tokens.device.type, enabled=False):
-            features = decoded.pixel_tokens.float()  # [N, c, h, w]
-            tokens = decoded.mask_tokens.float()  # [N, K, D]
-            pixel_shape = self._bounded(self.pixel_shape(features))  # [N, c or 1, h, w]
-            weight_shape = self._bounded(
-                rearrange(self.weight_shape(tokens), "n k (s c) -> n k s c", c=features.shape[1])
-            )
-            if config.posterior == "signed":
-                pixel_mean, bias = features, None
-                weight_mean = rearrange(decoded.mask_weights.float(), "n k c -> n k 1 c")
-                mean = decoded.logits.float()
-            else:
-                pixel_mean = straight_through_relu(self.pixel_mean(features))
-                evidence, bias = self.weight_mean(tokens).tensor_split([-1], dim=-1)
-                foreground, background = straight_through_relu(evidence).chunk(2, dim=-1)  # [N, K, c] each
-                weight_mean, bias = torch.stack([foreground, -background], dim=2), bias.squeeze(-1)
-                mean = inner_product(weight_mean.sum(2), pixel_mean, bias)
-            return Posterior(
-                mean=mean,
-                pixel=Factor(pixel_mean, pixel_shape),
-                weight=Factor(weight_mean, weight_shape),
-                bias=bias,
-                scale=None if self.log_scale is None else self.log_scale.exp(),
-                full_variance=config.variance == "full",
-                prior=(config.prior_shape, config.prior_rate),
-            )
+    def calibrated(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of normal logits, for the analytic probability and its entropy."""
 
-    def _bounded(self, raw: Tensor) -> Tensor:
-        return inward_clamp(F.softplus(raw), self.config.kappa_min, self.config.kappa_max)
+    def select(self, index: Tensor) -> MaskPosterior:
+        """The posterior of token ``index[n]`` of object n (int64 ``[N]``): K = 1."""
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """Logits ``[N, K, h, w]`` of one draw, differentiable."""
+
+    def kl(self) -> Tensor:
+        """Scalar divergence from the prior; 0 without one."""
+
+    def scores(self) -> dict[str, Tensor]:
+        """Uncertainty maps of its own in [0, 1] by name, beside the entropy that every posterior has."""
 
 
-def straight_through_relu(x: Tensor) -> Tensor:
-    """ReLU forward, with exact zeros; identity backward, so that a unit at zero can come back."""
-    return x + (F.relu(x) - x).detach()
+class Head(Protocol):
+    """A module on top of SAM 2's decoder. changes_masks: False where the mean is SAM 2's logits to the last bit."""
 
+    config: HeadConfig
+    changes_masks: bool
 
-def inward_clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp whose gradient vanishes only where a descent step would lead further outside.
-
-    A plain clamp has no gradient at all beyond its bounds, and a shape that overshot would stay there for good;
-    an identity gradient would let it drift away without limit.
-    """
-    return _InwardClamp.apply(x, low, high) if x.requires_grad else x.clamp(low, high)
-
-
-class _InwardClamp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bounds = low, high
-        return x.clamp(low, high)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        low, high = ctx.bounds
-        outward = ((x < low) & (grad > 0)) | ((x > high) & (grad < 0))
-        return grad.masked_fill(outward, 0), None, None
+    def __call__(self, decoded: Decoded) -> MaskPosterior: ...

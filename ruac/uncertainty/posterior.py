@@ -94,6 +94,10 @@ class Posterior:
         weight = self.weight.kl(*self.prior).sum((-2, -1))  # [N, K]
         return pixel.sum() / max(pixel.numel(), 1) + weight.sum() / max(weight.numel(), 1)
 
+    def scores(self) -> dict[str, Tensor]:
+        """No uncertainty of its own beside the entropy."""
+        return {}
+
     def select(self, index: Tensor) -> Posterior:
         """The posterior of token ``index[n]`` of object n (int64 ``[N]``): K = 1, so a quarter of the work."""
         rows = torch.arange(len(index), device=index.device)

@@ -1,7 +1,11 @@
 """Metrics from counts against sorted pixels, scikit-learn and known identities."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from ruac.metrics import curves
@@ -98,15 +102,48 @@ def test_quadrants_count_pixels_above_the_threshold(pixels):
     assert (u <= median).mean() >= 0.5 > (u < median).mean() - 1e-3
 
 
-def test_rss_row_of_the_paper():
+TERMS = ("miou", "ece", "p_acc_cert", "p_unc_inacc")
+
+
+def test_rss_tables_of_the_paper():
+    """All 90 rows of tables 1 to 3 of the RSS paper, within what rounding to three digits can do."""
+    with open(Path(__file__).parent / "rss_tables.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [sum(row["table"] == t for row in rows) for t in "123"] == [50, 20, 20]
+    for row in rows:
+        terms = {name: float(row[name]) for name in TERMS}
+        score = curves.rss(**terms)
+        slope = sum((score / x) ** 2 / 4 for x in (terms["miou"], 1 - terms["ece"], *list(terms.values())[2:]))
+        assert abs(score - float(row["rss"])) <= 5e-4 * (1 + slope) + 1e-9, row
+
+
+def test_rss_is_a_weighted_harmonic_mean():
     row = dict(miou=0.736, ece=0.016, p_acc_cert=0.880, p_unc_inacc=0.663)
     assert round(curves.rss(**row), 3) == 0.797
-    expected = 2 / (1 / 0.736 + (1 / 0.984 + 1 / 0.880 + 1 / 0.663) / 3)
-    assert curves.rss(**row, weights=(1, 1 / 3, 1 / 3, 1 / 3)) == pytest.approx(expected)
+    terms = [0.736, 1 - 0.016, 0.880, 0.663]
+    for weights in ((1, 1, 1, 1), (1, 1 / 3, 1 / 3, 1 / 3), (2, 0, 1, 1)):
+        assert curves.rss(**row, weights=weights) == pytest.approx(stats.hmean(terms, weights=weights), abs=1e-12)
     assert curves.rss(**{**row, "p_unc_inacc": 0.0}) == 0
     assert np.isnan(curves.rss(**{**row, "p_unc_inacc": float("nan")}))
-    with pytest.raises(ValueError, match="weights"):
-        curves.rss(**row, weights=(0, 0, 0, 0))
+    for weights in ((0, 0, 0, 0), (1, 1, 1), (1, -1, 1, 1)):
+        with pytest.raises(ValueError, match="weights"):
+            curves.rss(**row, weights=weights)
+
+
+@pytest.mark.parametrize("bins", [8, 64, 512])
+def test_spearman_is_within_its_stated_bound(bins):
+    rng = np.random.default_rng(6)
+    x = rng.gamma(0.5, size=20_000)
+    y = 0.5 * x + rng.gamma(0.5, size=20_000)
+    counts, *_ = np.histogram2d(x, y, bins=[np.quantile(v, np.linspace(0, 1, bins + 1)) for v in (x, y)])
+    a, b = (np.sqrt(((counts.sum(axis) / len(x)) ** 3).sum()) for axis in (1, 0))
+    error = abs(curves.spearman(counts) - stats.spearmanr(x, y).statistic)
+    assert error <= a + b + a * b
+    assert error <= 3 * (a + b) ** 2
+    ties = np.round(3 * x), np.round(2 * y)  # one value to a bin: exact
+    counts, *_ = np.histogram2d(*ties, bins=[np.arange(v.max() + 2) - 0.5 for v in ties])
+    assert curves.spearman(counts) == pytest.approx(stats.spearmanr(*ties).statistic, abs=1e-12)
+    assert np.isnan(curves.spearman(counts.sum(1, keepdims=True)))
 
 
 def test_no_value_is_nan_and_not_a_number():

@@ -233,7 +233,7 @@ def test_groups_hold_every_trained_parameter_once_and_do_not_decay_vectors(poste
     owner = {id(p): group["name"] for group in groups for p in group["params"]}
     assert owner[id(task.head.log_scale)] == "head_vectors"
     rates = {group["name"].removesuffix("_vectors"): group["lr"] for group in groups}
-    assert rates == {"head": 1e-4, "attacker": 1e-3} | ({"decoder": 1e-6} if decoder_rate else {})
+    assert rates == {"head": 1e-4, "attacker": 1e-3} | ({"transformer": 1e-6} if decoder_rate else {})
 
 
 def test_the_same_seed_gives_the_same_loss():

@@ -6,8 +6,9 @@ import torch
 from ruac.backbone.outputs import Decoded
 from ruac.config import load_config
 from ruac.errors import RuacError
-from ruac.uncertainty import BayesianHead, HeadConfig, total_uncertainty
-from ruac.uncertainty.head import inward_clamp, straight_through_relu
+from ruac.uncertainty import BayesianHead, HeadConfig, build_head, total_uncertainty
+from ruac.uncertainty.bayesian import inward_clamp, straight_through_relu
+from ruac.uncertainty.head import POSTERIORS
 
 CHANNELS, TOKEN_DIM, SIZE = 8, 24, 10
 KINDS = list(itertools.product(("signed", "nonnegative"), ("channel", "pixel")))
@@ -41,6 +42,30 @@ def test_shapes(posterior, kappa):
     assert (result.variance >= 0).all()
     assert result.pixel.shape.shape == (3, CHANNELS if kappa == "channel" else 1, SIZE, SIZE)
     assert result.select(torch.tensor([0, 3, 1])).variance.shape == (3, 1, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in POSTERIORS if kind != "none"])
+def test_every_head_keeps_the_protocol(kind):
+    torch.manual_seed(0)
+    head, decoded = build_head(HeadConfig(kind), token_dim=TOKEN_DIM, channels=CHANNELS), make_decoded()
+    index = torch.tensor([0, 3, 1])
+    for training in (True, False):
+        posterior = head.train(training)(decoded)
+        chosen = posterior.select(index)
+        for one, tokens in ((posterior, 4), (chosen, 1)):
+            maps = (one.mean, one.variance, *one.calibrated(), one.sample(), *one.scores().values())
+            assert {(m.shape, m.dtype) for m in maps} == {((3, tokens, SIZE, SIZE), torch.float32)}
+            assert (one.variance >= 0).all()
+            assert all(((score >= 0) & (score <= 1)).all() for score in one.scores().values())
+            assert one.kl().shape == ()
+        assert torch.equal(posterior.mean, decoded.logits) or head.changes_masks
+        calibrated = [whole[torch.arange(3), index] for whole in posterior.calibrated()]
+        for whole, part in zip(calibrated, chosen.calibrated(), strict=True):
+            torch.testing.assert_close(part[:, 0], whole)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.manual_seed(1)
+            again = head(make_decoded(dtype=torch.bfloat16)).variance
+        assert again.dtype == torch.float32
 
 
 def test_signed_mean_is_the_logits_of_sam_2_before_and_after_training():
@@ -190,7 +215,7 @@ def test_parameter_counts_at_the_size_of_sam_2(posterior, kappa, count):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("posterior=gaussian", "head.posterior: expected signed or nonnegative, found 'gaussian'"),
+        ("posterior=gaussian", "head.posterior: expected signed or nonnegative or .* or none, found 'gaussian'"),
         ("kappa=token", "head.kappa"),
         ("variance=none", "head.variance"),
         ("hidden=0", "head.hidden"),

@@ -62,27 +62,29 @@ def colour_cast(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) 
     return np.float32(gains) * turned ** np.float32(gamma), masks
 
 
-def fog(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
+def koschmieder(image: np.ndarray, depth: np.ndarray, *, beta: float, air: float | np.ndarray) -> np.ndarray:
     """Koschmieder's law ``I t + A (1 - t)``, ``t = exp(-beta depth)``.
 
-    Depth falls from the top of the picture to the bottom; an object is as near as its lowest pixel.
+    image: ``[H, W, 3]`` in [0, 1]. depth: ``[H, W]``, in units of ``1 / beta``. air: the light A, one value or three.
     """
+    through = np.exp(-beta * depth)[..., None]
+    return image * through + air * (1 - through)
+
+
+def fog(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
+    """Fog in which depth falls from the top of the picture to the bottom; an object is as near as its lowest pixel."""
     height, width = masks.shape[1:]
     rows = np.linspace(0, 1, height, dtype=np.float32)
     lowest = np.where(masks.any(axis=2), rows, 0).max(axis=1)  # [K]
     row = np.maximum(rows[:, None], np.max(masks * lowest[:, None, None], axis=0, initial=0))  # [H, W]
     depth = np.clip(1.15 - row, 0.05, None) * np.clip(1 + 0.2 * smooth_noise(rng, height, width, cells=3), 0.3, 2)
-    through = np.exp(-np.float32(rng.uniform(1.8, 3.5)) * depth)[..., None]
+    beta = np.float32(rng.uniform(1.8, 3.5))
     air = np.float32(rng.uniform(0.72, 0.9)) * np.float32([1, 1, rng.uniform(0.98, 1.06)])
-    return image * through + air * (1 - through), masks
+    return koschmieder(image, depth, beta=beta, air=air), masks
 
 
-def rain(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
-    """Bright streaks of one direction over a greyer, darker, slightly blurred picture."""
-    height, width = masks.shape[1:]
-    grey = (image @ LUMA)[..., None]
-    wet = 0.75 * (grey + 0.55 * (image - grey)) + 0.08
-    wet = ndimage.gaussian_filter(wet, (0.7, 0.7, 0))
+def rain_streaks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Streaks of far and near drops in one direction, ``float32 [height, width]`` in [0, 1]."""
     streaks = np.zeros((height, width), np.float32)
     slope = rng.uniform(-0.35, 0.35)
     for length, share, strength in ((0.04, 0.004, 0.8), (0.09, 0.0015, 1.4)):  # far and near drops
@@ -92,7 +94,15 @@ def rain(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixe
         line = np.zeros((size, size), np.float32)
         line[steps, np.clip((size / 2 + slope * (steps - size / 2)).astype(int), 0, size - 1)] = 1
         streaks += _convolved(drops[..., None], line)[..., 0]
-    streaks = np.clip(ndimage.gaussian_filter(streaks, 0.5), 0, 1)[..., None]
+    return np.clip(ndimage.gaussian_filter(streaks, 0.5), 0, 1)
+
+
+def rain(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
+    """Bright streaks over a greyer, darker, slightly blurred picture."""
+    grey = (image @ LUMA)[..., None]
+    wet = 0.75 * (grey + 0.55 * (image - grey)) + 0.08
+    wet = ndimage.gaussian_filter(wet, (0.7, 0.7, 0))
+    streaks = rain_streaks(rng, *masks.shape[1:])[..., None]
     return wet + np.float32(rng.uniform(0.3, 0.5)) * streaks, masks
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ruac.backbone import BackboneConfig, Features
 from ruac.backbone.load import ROOT
 from ruac.backbone.outputs import as_prompt, upsample
+from ruac.correction import corrected
 from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.sample import read_image
 from ruac.errors import RuacError
@@ -29,12 +30,13 @@ class PredictedMasks:
     """M masks of one prompted object, best score first. Arrays are float32 unless said otherwise.
 
     masks: ``bool [M, H, W]``, where the upsampled logit is positive; with the signed posterior SAM
-    2's own, bit for bit. scores: predicted IoU ``[M]``. logits: ``[M, h, w]`` at stride 4, to be
-    given back as `mask_input`. probability: of the object, ``[M, H, W]``, the sigmoid of the
-    upsampled calibrated logit. Calibration keeps the sign of a logit but not its slope to the next,
-    so that the probability crosses 1/2 in the same cell of the stride-4 grid as the mask's contour,
-    but not always at the same picture pixel. uncertainty: total, ``[M, H, W]`` in [0, 1] (0 certain,
-    1 coin toss). aleatoric and epistemic: its parts, None unless asked for or without a head.
+    2's own, bit for bit. Less what a correction drops, if asked for. scores: predicted IoU ``[M]``.
+    logits: ``[M, h, w]`` at stride 4, to be given back as `mask_input`. probability: of the object,
+    ``[M, H, W]``, the sigmoid of the upsampled calibrated logit. Calibration keeps the sign of a logit
+    but not its slope to the next, so that the probability crosses 1/2 in the same cell of the stride-4
+    grid as the mask's contour, but not always at the same picture pixel. uncertainty: total,
+    ``[M, H, W]`` in [0, 1] (0 certain, 1 coin toss). aleatoric and epistemic: its parts, None unless
+    asked for or without a head.
     """
 
     masks: np.ndarray
@@ -94,12 +96,14 @@ class Predictor:
         mask_input: np.ndarray | None = None,
         multimask: bool = True,
         decomposed: bool = False,
+        correct: bool = False,
     ) -> PredictedMasks:
         """Answer one prompt on the image set before.
 
         points: ``[P, 2]`` (x, y) in picture pixels, with labels ``[P]``, 1 object and 0 background.
         box: ``[4]`` x0, y0, x1, y1. mask_input: ``[h, w]`` logits of an earlier answer. multimask:
-        three candidates instead of one mask. decomposed: also aleatoric and epistemic maps.
+        three candidates instead of one mask. decomposed: also aleatoric and epistemic maps. correct:
+        drop uncertain components of the masks (`correction.corrected`); all else stays as it is.
 
         Raises `RuacError` without an image, without a prompt, or for arrays of another shape.
         """
@@ -117,12 +121,16 @@ class Predictor:
             mean, variance = (x[:, tokens] for x in prediction.posterior.calibrated())
             maps = zip(("aleatoric", "epistemic"), decompose(mean, variance), strict=True)
             parts = {name: _array(upsample(part, self._size)[0]) for name, part in maps}
+        masks = _array(upsample(logits, self._size)[0] > 0)
+        uncertainty = _array(total_uncertainty(calibrated, torch.zeros_like(calibrated)))
+        if correct:
+            masks = np.stack([corrected(mask, doubt) for mask, doubt in zip(masks, uncertainty, strict=True)])
         return PredictedMasks(
-            masks=_array(upsample(logits, self._size)[0] > 0),
+            masks=masks,
             scores=_array(prediction.iou[0, tokens]),
             logits=_array(as_prompt(logits[0])),
             probability=_array(calibrated.sigmoid()),
-            uncertainty=_array(total_uncertainty(calibrated, torch.zeros_like(calibrated))),
+            uncertainty=uncertainty,
             **parts,
         )
 

@@ -1,21 +1,44 @@
-"""Zero-shot evaluation over many domains: tools/sweep.py CONFIG.yaml key=value ..."""
+"""Zero-shot evaluation over many domains: tools/sweep.py CONFIG.yaml key=value ... [--dry-run]
+
+Exit status 1 says that images could not be read; they are listed, and a rerun tries them again.
+"""
 
 import argparse
+import sys
 
 from ruac.config import load_config
 from ruac.errors import run_tool
 from ruac.report import build_report
+from ruac.report.table import write_tables
+from ruac.sweep.estimate import estimate
+from ruac.sweep.results import read_failed
 from ruac.sweep.runner import SweepConfig, is_main_process, run_sweep
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="YAML of differences from SweepConfig")
-    parser.add_argument("overrides", nargs="*", help="key=value")
+    parser.add_argument(
+        "overrides", nargs="*", help="key=value, such as limit=20 for the first 20 images of each domain"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="count, estimate time and disk space, and write nothing")
     args = parser.parse_intermixed_args(argv)
-    out = run_sweep(load_config(SweepConfig, args.config, args.overrides))
-    if is_main_process():
-        print(f"results: {out}\nreport:  {build_report(out)}")
+    config = load_config(SweepConfig, args.config, args.overrides)
+    if args.dry_run:
+        text = estimate(config)
+        if is_main_process():
+            print(text)
+        return
+    out = run_sweep(config)
+    if not is_main_process():
+        return
+    print(f"results: {out}\ntables:  {write_tables(out)}\nreport:  {build_report(out)}")
+    if failed := read_failed(out):
+        print(f"{len(failed)} images could not be read:", file=sys.stderr)
+        for failure in failed:
+            path, error = failure["path"], failure["error"]
+            print(f"  {error}" if error.startswith(path) else f"  {path}: {error}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

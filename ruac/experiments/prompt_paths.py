@@ -153,7 +153,9 @@ def sweep_paths(
         keys = {path.name: path_key(path, models, prints, data) for path in config.paths}
         count = min(len(dataset), config.limit or len(dataset))
         for start in track(range(0, count, CHUNK), description=domain):
-            files = {p.name: chunk_path(Path(config.out) / p.name, domain, start // CHUNK) for p in config.paths}
+            files = {
+                p.name: chunk_path(Path(config.out) / p.name, domain, f"{start // CHUNK:06d}") for p in config.paths
+            }
             missing = [path for path in config.paths if not is_finished(files[path.name], keys[path.name])]
             chunks: dict[str, Scores] = {path.name: Scores() for path in missing}
             for position in range(start, min(start + CHUNK, count)) if missing else ():

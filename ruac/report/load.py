@@ -18,6 +18,7 @@ KEYS = ("domain", "model", "score", "region")
 REGIONS = {"image": "whole image", "band": "band around the object"}
 SCORES = {"entropy": "entropy", "iou": "1 - predicted IoU", "total": "total"}
 COUNTS = ("images", "objects")
+UNSHOWN = ("failed",)
 _OBJECT_COLUMNS = ("domain", "image", "object", "model", "j", "predicted_iou")
 
 
@@ -67,7 +68,7 @@ class Results:
     @cached_property
     def columns(self) -> list[Column]:
         known = [c for key, c in COLUMNS.items() if key in self.values]
-        return known + [Column(k, k) for k in self.values if k not in COLUMNS and k not in COUNTS]
+        return known + [Column(k, k) for k in self.values if k not in COLUMNS and k not in COUNTS + UNSHOWN]
 
     @cached_property
     def entries(self) -> list[Entry]:

@@ -1,12 +1,15 @@
-"""Finished work of a sweep on disk: one file per chunk of images, whole or absent.
+"""Finished work of a sweep on disk: files that hold whole images, written by one process each and growing with it.
 
-A chunk is named by its place in the data set, not by the process that did it, so a restarted sweep
-(with any number of processes) skips what is there and counts nothing twice; merging has no order.
+A chunk lists its images by what they are (`work.image_names`), not by the process or the order that did them. So a
+restarted sweep, with any number of processes, does what no chunk holds and counts nothing twice; and since sums are
+integers and rows are sorted when they are merged, no number depends on how images are spread over chunks.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +19,53 @@ from ruac.files import atomic_path
 from ruac.metrics import ReliabilitySums
 from ruac.sweep.evaluate import Scores
 
+SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
+SAVE_SHARE = 20  # of the time goes into saving at most one part in so many
 
-def chunk_path(folder: Path, domain: str, index: int) -> Path:
-    return folder / "chunks" / domain / f"{index:06d}.npz"
+
+class ChunkWriter:
+    """The chunk that this process is at: the images it has done of one domain since it came to it.
+
+    key: see `save_chunk`. Images are evaluated into ``scores`` and then counted with `add`; `open` and `save` are for
+    the loop around.
+    """
+
+    def __init__(self, folder: Path, key: str):
+        self.folder, self.key = folder, key
+        self.scores, self._images, self._domain, self._path = Scores(), [], None, None
+
+    def open(self, domain: str, image: str) -> None:
+        """Go on with `domain`; saves and leaves the chunk of another one. image: the one to come."""
+        if domain != self._domain:
+            self.save()
+            self.scores, self._images, self._domain = Scores(), [], domain
+            self._path = chunk_path(self.folder, domain, image[:16])
+            self._due = time.monotonic() + SAVE_SECONDS
+
+    def add(self, image: str) -> None:
+        """The scores of `image` are complete; save if it is time."""
+        self._images.append(image)
+        if time.monotonic() >= self._due:
+            begin = time.monotonic()
+            self.save()
+            end = time.monotonic()
+            self._due = end + max(SAVE_SECONDS, SAVE_SHARE * (end - begin))
+
+    def save(self) -> None:
+        """Write the chunk, in place of its smaller self."""
+        if self._images:
+            save_chunk(self._path, self.scores, self.key, self._images)
 
 
-def save_chunk(path: Path, scores: Scores, key: str) -> None:
-    """Write rows and sums of a chunk. key: identifies protocol, models and data."""
+def chunk_path(folder: Path, domain: str, name: str) -> Path:
+    """Where a chunk lies; a sweep calls it by its first image, which is in no other chunk."""
+    return folder / "chunks" / domain / f"{name}.npz"
+
+
+def save_chunk(path: Path, scores: Scores, key: str, images: Iterable[str] = ()) -> None:
+    """Write rows and sums of a chunk. key: identifies protocol and models. images: names of what it holds."""
     arrays = {"rows": np.array(json.dumps(scores.rows)), "key": np.array(key)}
+    arrays["images"] = np.array(json.dumps(list(images)))
     for names, sums in scores.sums.items():
         arrays |= {"|".join((*names, part)): values for part, values in sums.to_arrays().items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
@@ -33,6 +75,7 @@ def save_chunk(path: Path, scores: Scores, key: str) -> None:
 def load_chunk(path: Path, key: str) -> Scores:
     """Read a chunk. Raises `RuacError` if it is broken or belongs to another sweep."""
     content = _read(path, key)
+    content.pop("images")
     rows = json.loads(str(content.pop("rows")))
     grouped: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
     for name, values in content.items():
@@ -51,17 +94,24 @@ def is_finished(path: Path, key: str) -> bool:
     return True
 
 
-def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a chunk without its key; `names`: only these."""
-    try:
-        with np.load(path) as arrays:
-            content = {name: arrays[name] for name in names or arrays.files}
-        found = str(content.pop("key"))
-    except Exception as error:
-        raise RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo these images") from error
-    if found != key:
-        raise RuacError(f"{path}: made with another protocol, model or data; use another out=")
-    return content
+def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) -> dict[str, Path]:
+    """The images of `domain` that are done, each with its chunk. wanted: the names of all that are to be swept.
+
+    Raises `RuacError` for a chunk that is broken, of another sweep, or holds an image that is not wanted or that
+    another chunk holds too: its sums cannot be taken apart.
+    """
+    wanted, found = set(wanted), {}
+    for path in sorted((folder / "chunks" / domain).glob("*.npz")):
+        for image in json.loads(str(_read(path, key, names=("key", "images"))["images"])):
+            if image not in wanted:
+                raise RuacError(
+                    f"{path}: holds an image that was changed since or is beyond limit=; "
+                    "delete this file to redo its images, or use another out="
+                )
+            if image in found:
+                raise RuacError(f"{path}: holds an image that is also in {found[image].name}; delete one of the two")
+            found[image] = path
+    return found
 
 
 def merge(target: Scores, chunk: Scores) -> None:
@@ -69,3 +119,16 @@ def merge(target: Scores, chunk: Scores) -> None:
     target.rows.extend(chunk.rows)
     for names, sums in chunk.sums.items():
         target.sums[names].merge(sums)
+
+
+def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a chunk without its key; `names`: only these."""
+    try:
+        with np.load(path) as arrays:
+            content = {name: arrays[name] for name in names or arrays.files}
+        found = str(content.pop("key"))
+    except Exception as error:
+        raise RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo its images") from error
+    if found != key:
+        raise RuacError(f"{path}: made with another protocol or model; use another out=")
+    return content

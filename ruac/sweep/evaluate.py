@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ruac.backbone.outputs import Features, upsample
+from ruac.backbone import Backbone, Features
+from ruac.backbone.outputs import upsample
+from ruac.correction import CorrectedSam, corrected
 from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.sample import Sample
+from ruac.ensemble import FLIPS, EnsembleSam, FlippedFeatures
 from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band
-from ruac.model import UncertainSam, predict
+from ruac.model import Prediction, UncertainSam, predict
 from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.uncertainty import total_uncertainty
 
@@ -34,10 +37,11 @@ class Scores:
 class Answer:
     """A model's final answer to N objects of an image, at the picture's resolution; tensors on the model's device.
 
-    masks: ``bool [N, H, W]``, where the upsampled logit is positive. probability: ``[N, H, W]`` of
-    the object, the sigmoid of the upsampled calibrated logit, which crosses 1/2 in the same cell of
-    the stride-4 grid as the mask's contour, but not always at the same picture pixel. uncertainty:
-    per named score, ``[N, H, W]`` in [0, 1]. predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
+    masks: ``bool [N, H, W]``, where the upsampled logit is positive, less what a `CorrectedSam` drops.
+    probability: ``[N, H, W]`` of the object, the sigmoid of the upsampled calibrated logit, which
+    crosses 1/2 in the same cell of the stride-4 grid as the mask's contour, but not always at the same
+    picture pixel; no correction changes it. uncertainty: per named score, ``[N, H, W]`` in [0, 1].
+    predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
     ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click.
     """
 
@@ -50,6 +54,23 @@ class Answer:
     j: np.ndarray
 
 
+class Encodings:
+    """Features of one image, computed once per backbone and flip of the image, when they are first asked for."""
+
+    def __init__(self, image: np.ndarray):
+        self._image = image
+        self._known: dict[tuple[int, str], Features] = {}
+
+    def __call__(self, body: Backbone, flip: str = "") -> Features:
+        """flip: a key of `FLIPS`, or none."""
+        key = id(body), flip
+        if key not in self._known:
+            pixels = normalise(square(to_tensor(self._image), body.image_size))[None]
+            pixels = pixels.flip(FLIPS[flip]) if flip else pixels
+            self._known[key] = body.encode(pixels.to(next(body.parameters()).device))
+        return self._known[key]
+
+
 @torch.no_grad()
 def answer_image(
     models: dict[str, UncertainSam],
@@ -57,35 +78,36 @@ def answer_image(
     protocol: ProtocolConfig,
     *,
     replay: tuple[np.ndarray, np.ndarray] | None = None,
-    features: dict[int, Features] | None = None,
+    encodings: Encodings | None = None,
 ) -> dict[str, Answer]:
     """Prompt every object of an image, all at once, for every model.
 
-    The image is encoded once per backbone, and models whose masks are SAM 2's own (vanilla and the
-    signed posterior) share one run of the clicks, since their masks cannot differ. replay: stored
-    points ``[N, P, 2]`` and labels ``[N, P]``. features: of this image by backbone, filled here, for
-    a caller that comes back with other objects of it.
+    The image is encoded once per backbone and flip, and models whose masks are SAM 2's own (vanilla, the
+    signed posterior, a temperature, ensembles) share one run of the clicks, since their masks cannot
+    differ. Further passes of an ensemble and the correction of masks come after the last click. replay:
+    stored points ``[N, P, 2]`` and labels ``[N, P]``. encodings: of this image, for a caller that comes
+    back with other objects of it.
     """
     keys = [f"{sample.record.id}/{k}" for k in sample.record.object_ids]
-    features = {} if features is None else features
+    encodings = Encodings(sample.image) if encodings is None else encodings
     final: dict[tuple[int, int], Round] = {}
     scores: dict[tuple[int, int], np.ndarray] = {}
     answers = {}
     for name, model in models.items():
         body, source = model.backbone, _mask_source(model)
         if source not in final:
-            if id(body) not in features:
-                image = normalise(square(to_tensor(sample.image), body.image_size))[None]
-                features[id(body)] = body.encode(image.to(next(body.parameters()).device))
             decode = model.decode if source[1] else UncertainSam(body, None).decode
             rounds = prompt_objects(
-                decode, features[id(body)], sample.masks, protocol, side=body.image_size, keys=keys, replay=replay
+                decode, encodings(body), sample.masks, protocol, side=body.image_size, keys=keys, replay=replay
             )
             per_round = []
             for final[source] in rounds:  # pixels are scored after the last one only
                 per_round.append(jaccard(final[source].masks, sample.masks))
             scores[source] = np.stack(per_round, axis=1)  # [N, clicks]
-        answers[name] = _answer(model, final[source], scores[source], sample.masks.shape[1:])
+        prediction = _ask(model, final[source], encodings, keys)
+        answers[name] = _answer(prediction, final[source], scores[source], sample.masks.shape[1:])
+        if isinstance(model, CorrectedSam):
+            answers[name] = _correct(answers[name], sample.masks)
     return answers
 
 
@@ -100,12 +122,12 @@ def evaluate_image(
     regions: tuple[str, ...] = REGIONS,
 ) -> None:
     """Add the rows and pixel sums of one image to `scores`, `BLOCK` objects at a time."""
-    features: dict[int, Features] = {}
+    encodings = Encodings(sample.image)
     for start in range(0, len(sample.masks), BLOCK):
         block = slice(start, start + BLOCK)
         part = objects_of(sample, block)
         clicks = None if replay is None else (replay[0][block], replay[1][block])
-        answers = answer_image(models, part, protocol, replay=clicks, features=features)
+        answers = answer_image(models, part, protocol, replay=clicks, encodings=encodings)
         _add(scores, part, answers, domain=domain, clicks=protocol.clicks, regions=regions)
 
 
@@ -167,15 +189,35 @@ def _mask_source(model: UncertainSam) -> tuple[int, int]:
     return id(model.backbone), id(model.head) if own else 0
 
 
-def _answer(model: UncertainSam, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
-    prediction = predict(final.prediction.decoded, model.head)
+def _ask(model: UncertainSam, final: Round, encodings: Encodings, keys: list[str]) -> Prediction:
+    """What the model says after the last click; only an ensemble needs more decoder passes for it."""
+    decoded = final.prediction.decoded
+    if not isinstance(model, EnsembleSam):
+        return predict(decoded, model.head)
+    plain = encodings(model.backbone)
+    flipped = {flip: encodings(model.backbone, flip) for flip in model.head.config.flips}
+    every_object = torch.zeros(len(keys), dtype=torch.int64, device=plain.embedding.device)
+    features = FlippedFeatures(plain.embedding, plain.high_res, flipped).gather(every_object)
+    return model.ask_again(decoded, features, final.prompts, keys)
+
+
+def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
     logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0]  # [N, H, W]
     total = total_uncertainty(logit, torch.zeros_like(logit))
     iou = final.iou.float()
-    if model.head is None:  # vanilla SAM 2: the entropy of its sigmoid, and the authors' stand-in
+    if prediction.posterior is None:  # vanilla SAM 2: the entropy of its sigmoid, and the authors' stand-in
         standin = (1 - iou).clamp(0, 1)[:, None, None].expand_as(total)
         uncertainty = {"entropy": total, "iou": standin}
     else:
         own = prediction.posterior.select(final.choice).scores()
         uncertainty = {"total": total} | {name: upsample(score, size)[:, 0] for name, score in own.items()}
     return Answer(final.masks, logit.sigmoid(), uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
+
+
+def _correct(answer: Answer, truth: np.ndarray) -> Answer:
+    """The same answer with corrected masks, which J after the last click is of."""
+    total = next(iter(answer.uncertainty.values())).cpu().numpy()
+    masks = np.stack([corrected(mask, doubt) for mask, doubt in zip(answer.masks, total, strict=True)])
+    j = answer.j.copy()
+    j[:, -1] = jaccard(masks, truth)
+    return replace(answer, masks=masks, j=j)

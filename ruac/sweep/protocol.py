@@ -65,7 +65,8 @@ class Round:
 
     prediction: what the model's decode returned. choice: ``[N]`` token whose mask is returned.
     logits: ``[N, 1, h, w]`` of it. iou: ``[N]`` predicted. masks: ``bool [N, H, W]`` at the
-    picture's resolution. points: ``[N, P, 2]`` (x, y) in picture pixels, labels ``[N, P]``.
+    picture's resolution. points: ``[N, P, 2]`` (x, y) in picture pixels, labels ``[N, P]``. prompts: what
+    the model was asked, in its own pixels.
     """
 
     prediction: Any
@@ -75,6 +76,7 @@ class Round:
     masks: np.ndarray
     points: np.ndarray
     labels: np.ndarray
+    prompts: Prompts
 
 
 def prompt_objects(
@@ -119,7 +121,7 @@ def prompt_objects(
         rows = torch.arange(count, device=device)
         logits = prediction.logits[rows, choice][:, None]
         masks = (upsample(logits, (height, width))[:, 0] > 0).cpu().numpy()
-        yield Round(prediction, choice, logits, prediction.iou[rows, choice], masks, points, labels)
+        yield Round(prediction, choice, logits, prediction.iou[rows, choice], masks, points, labels, prompts)
         if config.feedback:
             previous = as_prompt(logits)
         if replay is None and round_index + 1 < config.clicks:

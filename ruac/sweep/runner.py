@@ -5,56 +5,78 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePath
+from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ruac.backbone import load_backbone
-from ruac.data.open import open_dataset
+from ruac.data.corruptions import parse_corruption
 from ruac.data.sample import MaskDataset
+from ruac.domains import PROTOCOLS
+from ruac.ensemble import EnsembleConfig
 from ruac.errors import RuacError
-from ruac.export import fingerprint, load_exported
+from ruac.export import fingerprint
 from ruac.model import UncertainSam
-from ruac.sweep.chunks import chunk_path, is_finished, save_chunk
-from ruac.sweep.evaluate import Scores, evaluate_image
+from ruac.sweep.chunks import ChunkWriter
+from ruac.sweep.domains import check_name, corrupted, open_domains
+from ruac.sweep.evaluate import evaluate_image
+from ruac.sweep.methods import is_vanilla, load_model
 from ruac.sweep.protocol import ProtocolConfig
-from ruac.sweep.results import dataset_hash, read_clicks, replay_hash, write_results
+from ruac.sweep.replay import Clicks, read_clicks, replay_hash
+from ruac.sweep.results import write_results
+from ruac.sweep.work import Claims, Job, finishing_on_signal, image_names, jobs_left, shared
 from ruac.version import VERSION
-
-CHUNK = 8  # images between two saves
 
 
 @dataclass
 class ModelConfig:
     """One row of the table. backbone: name or YAML, for vanilla SAM 2. export: a folder written by
     tools/export.py, for a model with a head. Exactly one of the two, or an export with the backbone
-    of a head-only export."""
+    of a head-only export.
+
+    References without training, of vanilla SAM 2 only: temperature, a file of tools/fit_temperature.py,
+    or ensemble, further passes with the same masks. unccorr: drop uncertain components of the final
+    masks, of any model but an ensemble."""
 
     name: str = "???"
     backbone: str | None = None
     export: str | None = None
+    temperature: str | None = None
+    ensemble: EnsembleConfig | None = None
+    unccorr: bool = False
 
     def validate(self) -> None:
         if self.backbone is None and self.export is None:
             raise RuacError(f"model {self.name!r}: expected backbone= (vanilla) or export=")
-        _check_name(self.name, "model")
+        if sum(given is not None for given in (self.export, self.temperature, self.ensemble)) > 1:
+            raise RuacError(f"model {self.name!r}: expected at most one of export=, temperature= and ensemble=")
+        if self.unccorr and self.ensemble is not None:
+            raise RuacError(f"model {self.name!r}: expected no unccorr= with ensemble=")
+        if self.name == "vanilla" and (self.temperature or self.ensemble or self.unccorr):
+            raise RuacError("models: the name 'vanilla' is for SAM 2 as it is")
+        check_name(self.name, "model")
 
 
 @dataclass
 class SweepConfig:
     """models: the first one's backbone is also swept without a head, as "vanilla", if no model is.
-    domains: folders that `open_dataset` understands; a folder whose subfolders are data sets stands
-    for all of them, and ``FOLDER@SPLIT`` for one split of a data set. reference: more of them that
-    are no unseen domains, such as the source's validation split; swept and shown first, but left out
-    of every mean and count. limit: images per domain (0: all). replay: folder of an earlier sweep
-    and the model whose clicks are repeated, as ``FOLDER:MODEL``. panels: pictures of each kind per
-    domain."""
+    domains: folders or native downloads, see `open_domains`. reference: more of them that are no unseen domains,
+    such as the source's validation split; swept and shown first, but left out of every mean and count.
+    corruptions: such as "fog:3"; each domain is also swept under each of them, and these count as references,
+    since the same objects again are no further domains. native_splits, native_seed: of native downloads, whose
+    splits ("ruac" or "sam1"), and the seed of the sample of a large one. limit: images per domain (0: all).
+    replay: folder of an earlier sweep and the model whose clicks are repeated, as ``FOLDER:MODEL``. panels:
+    pictures of each kind per domain."""
 
     models: list[ModelConfig] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
     reference: list[str] = field(default_factory=list)
+    corruptions: list[str] = field(default_factory=list)
+    native_splits: str = "ruac"
+    native_seed: int = 0
     out: str = "runs/sweep"
     limit: int = 0
     replay: str | None = None
@@ -72,6 +94,10 @@ class SweepConfig:
             raise RuacError(f"models: names occur twice in {names}")
         if any(model.name == "vanilla" and model.export for model in self.models):
             raise RuacError("models: the name 'vanilla' is for a model without export=")
+        for text in self.corruptions:
+            parse_corruption(text)
+        if self.native_splits not in PROTOCOLS:
+            raise RuacError(f"native_splits: {self.native_splits!r}, expected one of: {', '.join(PROTOCOLS)}")
         for name in ("limit", "panels"):
             if getattr(self, name) < 0:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 0")
@@ -79,45 +105,35 @@ class SweepConfig:
             raise RuacError("replay: expected together with protocol.next_click=replay, and only then")
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """What a config names, opened. domains: references first, then the unseen ones, then corrupted ones. references:
+    names of those that count nowhere. key: of all chunks, see `sweep_key`. clicks: to be repeated, if any."""
+
+    config: SweepConfig
+    models: dict[str, UncertainSam]
+    domains: dict[str, MaskDataset]
+    references: list[str]
+    key: str
+    clicks: Clicks | None
+
+
 def run_sweep(config: SweepConfig) -> Path:
     """Evaluate, continuing whatever is finished in ``config.out``; returns that folder.
 
-    Work is shared among the processes of ``accelerate launch`` by chunks of images; the results do
-    not depend on their number. Raises `RuacError` for unusable models, domains or images; what was
-    finished stays.
+    The processes of ``accelerate launch`` share the work image by image, over a folder that all of them see; the
+    results do not depend on their number. An image that cannot be read is left out, named in the manifest under
+    "failed", and tried again by the next sweep into the same folder. Ctrl-C and SIGTERM finish the image at hand.
+    Raises `RuacError` for unusable models or domains, and if no image at all could be read.
     """
-    state = PartialState(cpu=config.cpu)
-    out = Path(config.out)
-    models = load_models(config, state.device)
-    references, unseen = open_domains(config.reference), open_domains(config.domains)
-    if twice := references.keys() & unseen.keys():
-        raise RuacError(f"reference: {min(twice)!r} is also the name of a domain")
-    domains = references | unseen
-    key = sweep_key(config, models, domains)
-    clicks = read_clicks(config.replay, config.protocol) if config.replay else None
-    jobs = [
-        (domain, index)
-        for domain, dataset in domains.items()
-        for index in range(-(-_count(dataset, config) // CHUNK))
-        if not is_finished(chunk_path(out, domain, index), key)
-    ]
-    state.wait_for_everyone()  # every process has to see the same jobs, so none may finish one before
-    share = jobs[state.process_index :: state.num_processes]
-    with _progress(enabled=state.is_main_process) as bar:
-        task = bar.add_task("sweep", total=len(share))
-        for domain, index in share:
-            bar.update(task, description=domain)
-            scores, dataset = Scores(), domains[domain]
-            for position in range(index * CHUNK, min((index + 1) * CHUNK, _count(dataset, config))):
-                sample = dataset[position]
-                replay = None if clicks is None else clicks(domain, sample.record)
-                evaluate_image(models, sample, config.protocol, scores, domain=domain, replay=replay)
-            save_chunk(chunk_path(out, domain, index), scores, key)
-            bar.advance(task)
-    state.wait_for_everyone()
+    sweep = open_sweep(config)
+    state, out = PartialState(), Path(config.out)
+    names = {d: image_names(data, config.limit) for d, data in sweep.domains.items()} if state.is_main_process else {}
+    jobs = shared(lambda: jobs_left(out, sweep.domains, names, sweep.key))
+    claims = Claims(len(jobs))
+    failed = gather_object(_evaluate(sweep, jobs, claims))  # and so all processes have saved
     if state.is_main_process:
-        counts = {domain: -(-_count(dataset, config) // CHUNK) for domain, dataset in domains.items()}
-        write_results(out, config, models, domains, counts, key, references=list(references))
+        write_results(sweep, names, failed)
     state.wait_for_everyone()
     return out
 
@@ -127,52 +143,40 @@ def is_main_process() -> bool:
     return PartialState().is_main_process
 
 
+def open_sweep(config: SweepConfig) -> Sweep:
+    """Load the models and open the domains of `config`. Raises `RuacError` for whatever is unusable."""
+    state = PartialState(cpu=config.cpu, timeout=timedelta(days=1))  # one process indexes and merges for all
+    models = load_models(config, state.device)
+    native = {"splits": config.native_splits, "seed": config.native_seed}
+    references, unseen = open_domains(config.reference, **native), open_domains(config.domains, **native)
+    variants = corrupted(unseen, config.corruptions)
+    if twice := references.keys() & (unseen.keys() | variants.keys()):
+        raise RuacError(f"reference: {min(twice)!r} is also the name of a domain")
+    return Sweep(
+        config=config,
+        models=models,
+        domains=references | unseen | variants,
+        references=[*references, *variants],
+        key=sweep_key(config, models),
+        clicks=read_clicks(config.replay, config.protocol) if config.replay else None,
+    )
+
+
 def load_models(config: SweepConfig, device: torch.device) -> dict[str, UncertainSam]:
     """Models by name; equal backbones become one object, so that images are encoded once."""
-    models: dict[str, UncertainSam] = {}
-    for entry in config.models:
-        if entry.export is None:
-            models[entry.name] = UncertainSam(load_backbone(entry.backbone), None)
-        else:
-            models[entry.name] = load_exported(entry.export, backbone=entry.backbone)
-    if all(model.head is not None for model in models.values()):
+    models = {entry.name: load_model(entry) for entry in config.models}
+    if not any(is_vanilla(model) for model in models.values()):
         models = {"vanilla": UncertainSam(next(iter(models.values())).backbone, None)} | models
-    shared: dict[str, torch.nn.Module] = {}
+    shared_by: dict[str, torch.nn.Module] = {}
     for model in models.values():
         print_of = f"{fingerprint(model.backbone.sam)}/{model.image_size}"
-        model.backbone = shared.setdefault(print_of, model.backbone)
+        model.backbone = shared_by.setdefault(print_of, model.backbone)
         model.to(device).eval()
     return models
 
 
-def open_domains(entries: list[str]) -> dict[str, MaskDataset]:
-    """Data sets by name, in the order given; the name is the folder's, with the split behind an @.
-
-    Raises `RuacError` for a folder that is no data set, a name that occurs twice, or one that cannot
-    be the name of a file.
-    """
-    found: list[tuple[Path, str | None]] = []
-    for entry in entries:
-        folder, _, split = entry.partition("@")
-        given = Path(folder)
-        if not given.is_dir():
-            raise RuacError(f"{given}: domain folder not found")
-        inside = sorted(p for p in given.iterdir() if p.is_dir() and (p / "annotations.json").is_file())
-        single = (given / "annotations.json").is_file() or not inside
-        found += [(place, split or None) for place in ([given] if single else inside)]
-    domains: dict[str, MaskDataset] = {}
-    for folder, split in found:
-        name = f"{folder.name}@{PurePath(split).name}" if split else folder.name  # a split may be given as a path
-        _check_name(name, f"{folder}: domain")
-        dataset = open_dataset(folder, split=split, name=name)
-        if dataset.name in domains:
-            raise RuacError(f"{folder}: another domain is named {dataset.name!r} already")
-        domains[dataset.name] = dataset
-    return domains
-
-
-def sweep_key(config: SweepConfig, models: dict[str, UncertainSam], domains: dict[str, MaskDataset]) -> str:
-    """Hash of all that a number depends on: protocol, models, limit, replayed clicks, data, version."""
+def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
+    """Hash of all that an image's numbers depend on beside the image: protocol, models, replayed clicks, version."""
     content = {
         "version": VERSION,
         "protocol": asdict(config.protocol),
@@ -180,21 +184,38 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam], domains: dic
             name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config)]
             for name, model in models.items()
         },
-        "limit": config.limit,
         "replay": config.replay and replay_hash(config.replay),
-        "domains": {name: dataset_hash(dataset) for name, dataset in domains.items()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check_name(name: str, what: str) -> None:
-    """Names of models and domains become folders, files and, joined by '|', arrays of a chunk."""
-    if not name or name[0] == "." or set(name) & set("|/"):
-        raise RuacError(f"{what} {name!r}: expected a name without '|', '/' and a dot in front")
-
-
-def _count(dataset: MaskDataset, config: SweepConfig) -> int:
-    return min(len(dataset), config.limit) if config.limit else len(dataset)
+def _evaluate(sweep: Sweep, jobs: list[Job], claims: Claims) -> list[dict[str, str]]:
+    """Do the images that this process claims; returns those that could not be read."""
+    failed = []
+    writer = ChunkWriter(Path(sweep.config.out), sweep.key)
+    with finishing_on_signal() as stopped, _progress(enabled=is_main_process()) as bar:
+        task = bar.add_task("sweep", total=len(jobs))
+        for number in claims:
+            if stopped():
+                break
+            domain, position, image = jobs[number]
+            bar.update(task, description=domain, completed=number)  # claimed by any process
+            dataset = sweep.domains[domain]
+            try:
+                sample = dataset[position]
+            except RuacError as error:
+                record = dataset.records[position]
+                failed.append({"domain": domain, "image": record.id, "path": str(record.path), "error": str(error)})
+                continue
+            writer.open(domain, image)
+            replay = None if sweep.clicks is None else sweep.clicks(domain, sample.record)
+            evaluate_image(sweep.models, sample, sweep.config.protocol, writer.scores, domain=domain, replay=replay)
+            writer.add(image)
+        writer.save()
+        if stopped():
+            raise KeyboardInterrupt
+        bar.update(task, completed=len(jobs))
+    return failed
 
 
 def _progress(*, enabled: bool) -> Progress:

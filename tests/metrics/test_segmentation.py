@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 import pytest
-from boundary_reference import boundary_f_by_distance
 from scipy import ndimage
 
+from ruac.benchmark.boundary import boundary_f_by_distance
 from ruac.metrics.segmentation import boundary, boundary_f, jaccard
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from ruac.backbone import BackboneConfig
 from ruac.export import export_model
 from ruac.model import UncertainSam
-from ruac.sweep import runner
+from ruac.sweep import chunks, runner
 from ruac.sweep.protocol import ProtocolConfig
 from ruac.sweep.runner import ModelConfig, SweepConfig, run_sweep
 from ruac.uncertainty import BayesianHead, HeadConfig
@@ -45,7 +45,7 @@ def shelf(tmp_path_factory, nano, coco_folder):
 
 
 def config_for(shelf, out):
-    """Three images per domain: with `runner.CHUNK` at 2, chunks of two and one."""
+    """Three images per domain."""
     return SweepConfig(
         models=[
             ModelConfig("vanilla", backbone=str(shelf / "backbone.yaml")),
@@ -63,7 +63,8 @@ def config_for(shelf, out):
 @pytest.fixture
 def config(shelf, tmp_path, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
-    monkeypatch.setattr(runner, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(chunks, "SAVE_SHARE", 0)  # after every image
     monkeypatch.setattr(runner, "load_models", load_once)
     return config_for(shelf, tmp_path / "out")
 
@@ -72,7 +73,6 @@ def config(shelf, tmp_path, monkeypatch):
 def finished(shelf, tmp_path_factory):
     """An uninterrupted sweep, for others to be compared with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "CHUNK", 2)
         patch.setattr(runner, "load_models", load_once)
         return run_sweep(config_for(shelf, tmp_path_factory.mktemp("finished") / "out"))
 

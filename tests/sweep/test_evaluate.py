@@ -104,10 +104,8 @@ def test_sums_and_rows_equal_a_brute_force_count(models, sample):
         p, u = answer.probability.numpy(), answer.uncertainty[score].numpy()
         brute = ReliabilitySums()
         for n in range(len(sample.masks)):
-            w = where[n]
-            brute.update(
-                probability=p[n][w], uncertainty=u[n][w], target=sample.masks[n][w], prediction=answer.masks[n][w]
-            )
+            maps = {"probability": p[n], "uncertainty": u[n], "target": sample.masks[n], "prediction": answer.masks[n]}
+            brute.update(**maps, region=where[n])
         for part, values in sums.to_arrays().items():
             np.testing.assert_array_equal(values, brute.to_arrays()[part])
         wrong = answer.masks != sample.masks

@@ -3,20 +3,28 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch.distributed as dist
 import yaml
+from PIL import Image
 
 from ruac.data.open import open_dataset
 from ruac.errors import RuacError
+from ruac.report import build_report
+from ruac.sweep import chunks as chunks_module
 from ruac.sweep import runner
 from ruac.sweep.protocol import ProtocolConfig
+from ruac.sweep.results import read_failed
 from ruac.sweep.runner import ModelConfig
+from ruac.sweep.work import cost, image_names, jobs_left
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,31 +47,54 @@ def count_images(monkeypatch, fail_at=None):
     return seen
 
 
-@pytest.mark.parametrize(("killed_at", "kept"), [(0, 0), (1, 0), (4, 3)])
-def test_a_killed_sweep_continues(config, finished, shelf, killed_at, kept, sweep, assert_same_results):
+def every_image(shelf, limit=3):
+    ids = [record.id for record in open_dataset(shelf / "domains" / "first").records[:limit]]
+    return sorted((domain, image) for domain in ("first", "second") for image in ids)
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 4])
+def test_a_killed_sweep_continues(config, finished, shelf, killed_at, sweep, assert_same_results):
     with pytest.MonkeyPatch.context() as patch:
         first = count_images(patch, fail_at=killed_at)
         with pytest.raises(KeyboardInterrupt):
             sweep(config)
-    times = {path: path.stat().st_mtime_ns for path in chunks(Path(config.out))}
+    assert len(first) == killed_at
     assert not (Path(config.out) / "manifest.json").exists()
     with pytest.MonkeyPatch.context() as patch:
         second = count_images(patch)
         assert_same_results(sweep(config), finished)
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-    ids = [record.id for record in open_dataset(shelf / "domains" / "first").records[: config.limit]]
-    # Nothing twice but the images of the chunk that was cut off.
-    assert first[:kept] + second == [(domain, image) for domain in ("first", "second") for image in ids]
+    assert sorted(first + second) == every_image(shelf)  # nothing twice
 
 
-def test_only_missing_chunks_are_done_again(config, finished, tmp_path, monkeypatch, sweep, assert_same_results):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_image_at_hand_and_saves(config, shelf, monkeypatch, number, sweep):
+    monkeypatch.setattr(chunks_module, "SAVE_SECONDS", 3600)
+    with pytest.MonkeyPatch.context() as patch:
+        first = count_images(patch)
+        evaluate = runner.evaluate_image
+
+        def signalled(*args, **kwargs):
+            evaluate(*args, **kwargs)
+            if len(first) == 2:
+                os.kill(os.getpid(), number)
+
+        patch.setattr(runner, "evaluate_image", signalled)
+        before = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(config)
+        assert signal.getsignal(number) is before
+    assert len(first) == 2
+    second = count_images(monkeypatch)
+    sweep(config)
+    assert sorted(first + second) == every_image(shelf)
+
+
+def test_only_what_no_chunk_holds_is_done_again(config, finished, monkeypatch, sweep, assert_same_results):
     shutil.copytree(finished, config.out)
-    gone = chunks(Path(config.out))[1::3]
-    for path in gone:
-        path.unlink()
+    chunks(Path(config.out))[1].unlink()
     seen = count_images(monkeypatch)
     assert_same_results(sweep(config), finished)
-    assert len(seen) == len(set(seen)) == sum({"000000": 2, "000001": 1}[path.stem] for path in gone)
+    assert [domain for domain, _ in seen] == ["second"] * 3
 
 
 def test_a_finished_sweep_computes_no_image_again(config, finished, monkeypatch, sweep, assert_same_results):
@@ -73,12 +104,21 @@ def test_a_finished_sweep_computes_no_image_again(config, finished, monkeypatch,
     assert not seen
 
 
+def test_a_higher_limit_and_another_domain_keep_what_is_finished(config, finished, shelf, monkeypatch, sweep):
+    shutil.copytree(finished, config.out)
+    shutil.copytree(shelf / "domains" / "first", Path(config.out).parent / "third")
+    seen = count_images(monkeypatch)
+    sweep(replace(config, limit=4, domains=[*config.domains, str(Path(config.out).parent / "third")]))
+    assert [domain for domain, _ in seen] == ["first", "second"] + ["third"] * 4
+
+
 @pytest.mark.parametrize("change", ["protocol", "limit", "head", "size", "data"])
 def test_other_settings_in_the_same_folder_are_refused_before_any_work(
     config, finished, shelf, tmp_path, monkeypatch, change, sweep
 ):
     shutil.copytree(finished, config.out)
-    chunks(Path(config.out))[0].unlink()
+    chunks(Path(config.out))[0].unlink()  # of the first domain
+    complaint = "made with another protocol or model" if change in ("protocol", "head", "size") else "changed since"
     if change == "protocol":
         config = replace(config, protocol=ProtocolConfig(clicks=3))
     elif change == "limit":
@@ -103,7 +143,7 @@ def test_other_settings_in_the_same_folder_are_refused_before_any_work(
         (tmp_path / "short" / "config.json").write_text(json.dumps(content))
         config = replace(config, models=[config.models[0], ModelConfig("ruac", export=str(tmp_path / "short"))])
     seen = count_images(monkeypatch)
-    with pytest.raises(RuacError, match=r"chunks.*made with another protocol, model or data"):
+    with pytest.raises(RuacError, match=rf"chunks.*{complaint}"):
         sweep(config)
     assert not seen
 
@@ -120,25 +160,87 @@ def test_a_broken_chunk_is_named(config, finished, damage, sweep):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(bytes(content))
-    with pytest.raises(RuacError, match=r"first/000001\.npz: unreadable chunk.*delete it"):
+    with pytest.raises(RuacError, match=r"second/[0-9a-f]{16}\.npz: unreadable chunk.*delete it"):
         sweep(config)
 
 
-def test_a_bad_image_is_named_and_what_was_finished_stays(config, shelf, tmp_path, sweep):
-    domains = tmp_path / "domains"
-    shutil.copytree(shelf / "domains", domains)
-    image = domains / "first" / "images" / "2.png"
+def test_images_in_two_chunks_are_refused(config, finished, sweep):
+    shutil.copytree(finished, config.out)
+    path = chunks(Path(config.out))[0]
+    shutil.copy(path, path.with_name("other.npz"))
+    with pytest.raises(RuacError, match=r"holds an image that is also in \w+\.npz"):
+        sweep(config)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "truncated", "missing"])
+def test_a_bad_image_is_reported_and_only_it_is_tried_again(
+    config, finished, shelf, tmp_path, monkeypatch, damage, sweep, assert_same_results
+):
+    shutil.copytree(shelf / "domains", tmp_path / "domains")
+    config = replace(config, domains=[str(tmp_path / "domains")])
+    image = tmp_path / "domains" / "first" / "images" / "2.png"
     whole = image.read_bytes()
-    image.write_bytes(bytes(len(whole)))  # of the same size: another size would be other data
-    config = replace(config, domains=[str(domains)])
-    with pytest.raises(RuacError, match=r"2\.png"):
-        sweep(config)
-    kept = chunks(Path(config.out))
-    assert [path.name for path in kept] == ["000000.npz"]
+    image.unlink()
+    if damage != "missing":
+        image.write_bytes(bytes(len(whole)) if damage == "zeros" else whole[:-200])
+    out = sweep(config)
+    failed = read_failed(out)
+    assert [(f["domain"], f["image"], f["path"]) for f in failed] == [("first", "2.png", str(image))]
+    assert str(image) in failed[0]["error"]
+    table = pd.read_csv(out / "domains.csv").drop_duplicates("domain").set_index("domain")
+    assert table.failed.to_dict() == {"first": 1, "second": 0}
+    assert table.images.to_dict() == {"first": 2, "second": 3}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [d["failed"] for d in manifest["domains"]] == [1, 0]
     image.write_bytes(whole)
-    before = kept[0].stat().st_mtime_ns
-    sweep(config)
-    assert kept[0].stat().st_mtime_ns == before
+    seen = count_images(monkeypatch)
+    assert_same_results(sweep(config), finished)
+    assert seen == [("first", "2.png")]
+    assert not read_failed(out)
+
+
+def test_domains_without_a_readable_image(config, shelf, tmp_path, sweep):
+    shutil.copytree(shelf / "domains", tmp_path / "domains")
+    config = replace(config, domains=[str(tmp_path / "domains")])
+    shutil.rmtree(tmp_path / "domains" / "first" / "images")
+    (tmp_path / "domains" / "first" / "images").mkdir()
+    out = sweep(config)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [(d["images"], d["failed"]) for d in manifest["domains"]] == [(0, 3), (3, 0)]
+    assert "second" in build_report(out).read_text()
+    for image in (tmp_path / "domains" / "second" / "images").iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(RuacError, match=r"none of 6 images could be read; the first: .*first.images.*not found"):
+        sweep(replace(config, out=str(tmp_path / "none")))
+
+
+def test_images_added_to_a_data_set_leave_its_finished_ones(config, shelf, tmp_path, monkeypatch, sweep):
+    """Although all later images change their place."""
+    places = [tmp_path / "domains" / "first" / kind for kind in ("images", "masks")]
+    for place in places:
+        place.mkdir(parents=True)
+    pictures = sorted((shelf / "domains" / "first" / "images").iterdir())
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:30, 10:40] = 255
+    seen = count_images(monkeypatch)
+    for added in (pictures[2:4], pictures[:2]):
+        for picture in added:
+            shutil.copy(picture, places[0])
+            Image.fromarray(mask).save(places[1] / picture.name)
+        out = sweep(replace(config, domains=[str(tmp_path / "domains" / "first")], limit=0))
+    assert len(seen) == len(set(seen)) == 4
+    objects = pd.read_parquet(out / "objects.parquet")
+    assert list(objects.image.unique()) == sorted(objects.image.unique())
+
+
+def test_costly_images_come_first(shelf, tmp_path):
+    dataset = open_dataset(shelf / "domains" / "first")
+    jobs = jobs_left(tmp_path, {"a": dataset, "b": dataset}, {name: image_names(dataset) for name in "ab"}, "")
+    assert [job.domain for job in jobs] == ["a"] * 8 + ["b"] * 8
+    for own in (jobs[:8], jobs[8:]):
+        costs = [cost(dataset.records[job.position]) for job in own]
+        assert costs == [48 * 64 * n for n in (3, 3, 3, 3, 2, 2, 2, 2)]
+        assert sorted(job.position for job in own) == list(range(8))
 
 
 @pytest.mark.dist
@@ -147,10 +249,10 @@ def test_a_bad_image_is_named_and_what_was_finished_stays(config, shelf, tmp_pat
 @pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
 def test_two_processes_give_the_numbers_of_one(config, shelf, tmp_path, assert_same_results):
     shutil.copytree(shelf / "domains" / "first", tmp_path / "domains" / "third")
+    (tmp_path / "domains" / "third" / "images" / "5.png").write_bytes(b"broken")
     content = {
         "models": [{k: v for k, v in vars(model).items() if v} for model in config.models],
         "domains": [*config.domains, str(tmp_path / "domains")],
-        "limit": 8,
         "cpu": True,
         "panels": 1,
         "protocol": {"clicks": 2},
@@ -163,8 +265,12 @@ def test_two_processes_give_the_numbers_of_one(config, shelf, tmp_path, assert_s
         done = subprocess.run(
             [*command, f"out={tmp_path / name}"], env=environment, capture_output=True, text=True, timeout=400
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 1, done.stderr[-3000:]
         assert done.stdout.count("results: ") == 1
+        assert "1 images could not be read" in done.stderr
+        assert done.stderr.count("5.png: cannot be read") == 1
         outs.append(tmp_path / name)
     assert_same_results(*outs)
-    assert len(chunks(outs[1])) == 3
+    assert (outs[0] / "table.tex").read_bytes() == (outs[1] / "table.tex").read_bytes()
+    assert len(chunks(outs[0])) == 3
+    assert len(chunks(outs[1])) > 3  # both had a share of at least one domain

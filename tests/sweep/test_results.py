@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from ruac.data.open import open_dataset
-from ruac.errors import RuacError
 from ruac.metrics import ReliabilitySums
-from ruac.sweep.results import dataset_hash
+from ruac.sweep.work import dataset_hash
 
 
 def test_results_are_complete_and_sorted(config, finished, shelf):
@@ -119,6 +118,6 @@ def test_the_hash_of_a_data_set_follows_images_and_annotations_but_not_the_place
     Image.new("RGB", (64, 48), "red").save(image)  # another picture under the same name
     dataset = open_dataset(root)
     assert dataset_hash(dataset) not in (before, after)
+    seen = {before, after, dataset_hash(dataset)}
     image.unlink()
-    with pytest.raises(RuacError, match=rf"{image.name}: cannot be read: No such file"):
-        dataset_hash(dataset)
+    assert dataset_hash(dataset) not in seen

@@ -4,16 +4,21 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from ruac.config import load_config
+from ruac.domains import CARDS
 from ruac.errors import RuacError
 from ruac.report import build_report
 from ruac.sweep import runner
-from ruac.sweep.runner import ModelConfig, load_models, open_domains
+from ruac.sweep.estimate import estimate
+from ruac.sweep.runner import ModelConfig, SweepConfig, load_models, open_domains
 
 
 def test_vanilla_is_added_where_no_model_is(config, tmp_path, sweep):
@@ -86,6 +91,79 @@ def test_a_reference_is_swept_but_counted_nowhere(config, shelf, finished, sweep
         sweep(replace(config, reference=[second]))
 
 
+def test_corrupted_domains_are_swept_beside_the_clean_ones_and_counted_nowhere(config, shelf, finished, sweep):
+    out = sweep(replace(config, domains=[str(shelf / "domains" / "second")], corruptions=["fog:5"], limit=2))
+    table = pd.read_csv(out / "domains.csv")
+    assert list(table.domain.unique()) == ["second", "second+fog5"]
+    assert (table.reference == (table.domain == "second+fog5")).all()
+    objects = pd.read_parquet(out / "objects.parquet")
+    clean, fog = (objects[objects.domain == name].reset_index() for name in ("second", "second+fog5"))
+    assert clean[["image", "object", "area"]].equals(fog[["image", "object", "area"]])
+    assert not clean.predicted_iou.equals(fog.predicted_iou)
+    theirs = pd.read_parquet(finished / "objects.parquet")
+    theirs = theirs[(theirs.domain == "second") & theirs.image.isin(clean.image)].reset_index()
+    assert clean.predicted_iou.equals(theirs.predicted_iou)
+
+
+def test_native_downloads_by_name_and_root(tmp_path):
+    """Cityscapes is one of them; its layout as the card has it."""
+    for kind, name in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_instanceIds")):
+        folder = tmp_path / "city" / kind / "val" / "aachen"
+        folder.mkdir(parents=True)
+        picture = np.zeros((8, 16), np.uint16)
+        picture[2:4, 3:9] = 26001  # the first car
+        image = Image.fromarray(picture) if kind == "gtFine" else Image.new("RGB", (16, 8))
+        image.save(folder / f"aachen_000000_000019_{name}.png")
+    (name, dataset), *others = open_domains([f"cityscapes:{tmp_path / 'city'}"]).items()
+    assert (name, len(dataset), others) == ("cityscapes", 1, [])
+    assert dataset[0].masks.sum() == 12
+    assert list(open_domains([f"cityscapes:{tmp_path / 'city'}@val"])) == ["cityscapes@val"]
+    with pytest.raises(RuacError, match=r"cityscape:/x: domain folder not found; NAME:ROOT needs .*cityscapes"):
+        open_domains(["cityscape:/x"])
+
+
+def test_an_estimate_counts_what_is_left_and_writes_nothing(config, finished, shelf, tmp_path):
+    def table(text):
+        return [line.split()[:4] for line in text.splitlines()]
+
+    records = open_domains([str(shelf / "domains")])["first"].records[: config.limit]
+    objects = sum(len(record.object_ids) for record in records)
+    text = estimate(config)
+    assert not (tmp_path / "out").exists()
+    expected = [
+        ["first", "3", str(objects), "3"],
+        ["second", "3", str(objects), "3"],
+        ["all", "6", str(2 * objects), "6"],
+    ]
+    assert table(text)[1:] == expected
+    assert text.count("MB") == 3
+    shutil.copytree(finished, tmp_path / "out")
+    next((tmp_path / "out" / "chunks" / "second").iterdir()).unlink()
+    assert [row[3] for row in table(estimate(config))[1:]] == ["0", "3", "3"]
+
+
+def test_an_estimate_names_what_it_cannot_read(config, shelf, tmp_path):
+    shutil.copytree(shelf / "domains", tmp_path / "domains")
+    for image in (tmp_path / "domains" / "first" / "images").iterdir():
+        image.write_bytes(b"")
+    text = estimate(replace(config, domains=[str(tmp_path / "domains")]))
+    assert "first/images" in text.partition("cannot be read: ")[2]
+    assert text.splitlines()[1].split()[4] == "?"
+
+
+def test_the_config_of_native_downloads_names_every_domain(monkeypatch):
+    file, models = (
+        Path(__file__).parents[2] / "configs" / "sweep" / "native.yaml",
+        ["models=[{name: a, backbone: nano}]"],
+    )
+    monkeypatch.setenv("RUAC_DATA", "/data")
+    entries = load_config(SweepConfig, file, models).domains
+    assert entries == [f"{name}:/data/{name}" for name, card in CARDS.items() if card.group != "Source"]
+    monkeypatch.delenv("RUAC_DATA")
+    with pytest.raises(RuacError, match=r"domains\[0\].*RUAC_DATA"):
+        load_config(SweepConfig, file, models)
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
@@ -96,6 +174,8 @@ def test_a_reference_is_swept_but_counted_nowhere(config, shelf, finished, sweep
         ({"models": [ModelConfig("vanilla", export="x")]}, "'vanilla' is for"),
         ({"limit": -1}, "limit: -1"),
         ({"panels": -1}, "panels: -1"),
+        ({"native_splits": "sam2"}, "native_splits: 'sam2', expected one of: ruac, sam1"),
+        ({"corruptions": ["fog:9"]}, "corruption 'fog:9'"),
         ({"replay": "x:y"}, "replay: expected together"),
     ],
 )

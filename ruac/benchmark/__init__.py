@@ -1,0 +1,1 @@
+"""Benchmarks: one question each, answered by ratios of times within one run."""

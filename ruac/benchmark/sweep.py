@@ -1,0 +1,59 @@
+"""A sweep against its own encoder and decoder, which nothing around them should slow down."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ruac.backbone import Backbone, Features
+from ruac.backbone.outputs import as_prompt
+from ruac.benchmark.cases import Case
+from ruac.benchmark.rows import Row, fastest
+from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.open import open_dataset
+from ruac.data.write import write_coco
+from ruac.prompts import OBJECT, Prompts, central_pixel
+from ruac.sweep.evaluate import Scores, evaluate_image
+from ruac.sweep.protocol import ProtocolConfig
+
+LEAST = 0.9
+
+
+def run(*, cases: Iterable[Case], repeats: int) -> list[Row]:
+    """An image of a sweep with the head, read from disk, answered and scored; what it reaches of the speed of encoding
+    and decoding alone. Ratio: seconds of the two, each alone, to those of the sweep."""
+    rows = []
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            write_coco([case.sample()], Path(folder) / "data")
+            seconds = fastest(_works(case, Path(folder) / "data"), repeats=repeats)
+        alone = seconds["encode"] + seconds["decode"]
+        rows += [Row(f"{case}: {name} alone", seconds[name], seconds[name] / alone) for name in ("encode", "decode")]
+        rows.append(Row(f"{case}: sweep", seconds["sweep"], alone / seconds["sweep"], f">= {LEAST}"))
+    return rows
+
+
+def _works(case: Case, folder: Path) -> dict[str, Callable[[], None]]:
+    model, protocol, scores = case.model(), ProtocolConfig(), Scores()
+    dataset = open_dataset(folder)
+    images = normalise(square(to_tensor(dataset[0].image), case.side))[None]
+    features = model.backbone.encode(images).gather(torch.zeros(case.objects, dtype=torch.int64))
+    clicks = np.array([central_pixel(mask) for mask in dataset[0].masks])
+    return {
+        "encode": lambda: model.backbone.encode(images),
+        "decode": lambda: decode_alone(model.backbone, features, clicks, protocol.clicks),
+        "sweep": lambda: evaluate_image({"ruac": model}, dataset[0], protocol, scores, domain="benchmark"),
+    }
+
+
+def decode_alone(backbone: Backbone, features: Features, clicks: np.ndarray, count: int) -> None:
+    """Every object's click `[N, 2]` once, twice, up to `count` times, the last answer fed back; nothing looks at it."""
+    points = torch.tensor(clicks[:, None], dtype=torch.float32)  # [N, 1, 2]
+    labels, previous = torch.full(points.shape[:2], OBJECT), None
+    for times in range(1, count + 1):
+        prompts = Prompts(points.expand(-1, times, -1), labels.expand(-1, times), previous)
+        previous = as_prompt(backbone.decode(features, prompts).logits[:, :1])

@@ -1,0 +1,121 @@
+"""The temperature of vanilla SAM 2, fitted on held-out source images and kept as a small JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from rich.progress import track
+from torch import Tensor
+
+from ruac.backbone import Backbone, load_backbone
+from ruac.backbone.outputs import upsample
+from ruac.data.open import open_dataset
+from ruac.data.sample import MaskDataset
+from ruac.errors import RuacError
+from ruac.export import fingerprint
+from ruac.files import write_text
+from ruac.metrics import object_band
+from ruac.model import UncertainSam
+from ruac.provenance import environment
+from ruac.sweep.evaluate import BLOCK, Encodings, objects_of
+from ruac.sweep.protocol import ProtocolConfig, prompt_objects
+from ruac.sweep.work import dataset_hash
+from ruac.uncertainty.temperature import fit_temperature, temperature_nll
+
+
+@dataclass
+class TemperatureFitConfig:
+    """source: held-out source images, ``FOLDER`` or ``FOLDER@SPLIT``; never a domain of the sweep. backbone: as in a
+    model of the sweep. images: how many, spread evenly over the split (0: all). pixels: drawn per image, its objects
+    weighing alike. region: where from, the object's ``band`` or the whole ``image``, most of which is easy background.
+    protocol: as in the sweep; pixels are those of the answer after the last click."""
+
+    source: str = "???"
+    backbone: str = "nano"
+    out: str = "runs/temperature.json"
+    images: int = 200
+    pixels: int = 20_000
+    region: str = "band"
+    seed: int = 0
+    cpu: bool = False
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+
+    def validate(self) -> None:
+        if self.region not in ("band", "image"):
+            raise RuacError(f"region: {self.region!r}, expected band or image")
+        if self.images < 0 or self.pixels < 1:
+            raise RuacError(f"images {self.images}, pixels {self.pixels}: expected at least 0 and at least 1")
+        if self.protocol.next_click == "replay":
+            raise RuacError("protocol.next_click: replay, expected own_error: there are no clicks to repeat")
+
+
+def run_fit(config: TemperatureFitConfig) -> Path:
+    """Fit on the source and write ``config.out``. Raises `RuacError` for unusable data or pixels."""
+    folder, _, split = config.source.partition("@")
+    dataset = open_dataset(folder, split=split or None)
+    backbone = load_backbone(config.backbone).to(PartialState(cpu=config.cpu).device)
+    logits, target = draw_pixels(backbone, dataset, config)
+    temperature = fit_temperature(logits, target)
+    content = {
+        "temperature": temperature,
+        "nll": {"before": temperature_nll(logits, target, 1.0), "after": temperature_nll(logits, target, temperature)},
+        "drawn": len(logits),
+        "backbone": _identity(backbone),
+        "source": {"name": dataset.name, "sha256": dataset_hash(dataset)},
+        "config": asdict(config),
+        "environment": environment(),
+    }
+    write_text(config.out, json.dumps(content, indent=2) + "\n")
+    return Path(config.out)
+
+
+def read_temperature(path: str | Path, backbone: Backbone) -> float:
+    """The temperature in a file of `run_fit`. Raises `RuacError` for a file that is none, or another backbone's."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        temperature, fitted = content["temperature"], content["backbone"]
+    except FileNotFoundError:
+        raise RuacError(f"{path}: temperature file not found; expected one of tools/fit_temperature.py") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RuacError(f"{path}: expected a file of tools/fit_temperature.py: {error!r}") from error
+    if fitted != (own := _identity(backbone)):
+        raise RuacError(f"{path}: fitted for another backbone {fitted}, expected {own}")
+    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+        raise RuacError(f"{path}: key 'temperature': {temperature!r}, expected a positive number")
+    return temperature
+
+
+@torch.no_grad()
+def draw_pixels(backbone: Backbone, dataset: MaskDataset, config: TemperatureFitConfig) -> tuple[Tensor, Tensor]:
+    """Vanilla's upsampled logits ``float32 [P]`` and the truth ``bool [P]`` at random pixels of the region."""
+    count = min(config.images or len(dataset), len(dataset))
+    model, drawn = UncertainSam(backbone, None), []
+    for position in track(np.linspace(0, len(dataset) - 1, count).astype(int), description="source images"):
+        sample = dataset[position]
+        features = Encodings(sample.image)(backbone)
+        for start in range(0, len(sample.masks), BLOCK):
+            part = objects_of(sample, slice(start, start + BLOCK))
+            keys = [f"{part.record.id}/{k}" for k in part.record.object_ids]
+            *_, final = prompt_objects(
+                model.decode, features, part.masks, config.protocol, side=backbone.image_size, keys=keys
+            )
+            logits = upsample(final.logits, part.masks.shape[1:])[:, 0].cpu().numpy()  # [N, H, W]
+            regions = object_band(part.masks) if config.region == "band" else np.ones_like(part.masks)
+            rng = np.random.default_rng([config.seed, position, start])
+            share = -(-config.pixels // len(sample.masks))
+            for logit, truth, region in zip(logits, part.masks, regions, strict=True):
+                inside = np.flatnonzero(region)
+                place = rng.choice(inside, min(share, len(inside)), replace=False)
+                drawn.append((logit.reshape(-1)[place], truth.reshape(-1)[place]))
+    logits, target = (torch.from_numpy(np.concatenate(column)) for column in zip(*drawn, strict=True))
+    return logits, target
+
+
+def _identity(backbone: Backbone) -> dict:
+    return {"sha256": fingerprint(backbone.sam), "image_size": backbone.image_size}

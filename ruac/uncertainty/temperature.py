@@ -1,0 +1,72 @@
+"""Temperature scaling (Guo et al., 2017): one number that divides every logit, the simplest calibration there is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from ruac.errors import RuacError
+from ruac.uncertainty.linear import LinearPosterior
+
+if TYPE_CHECKING:
+    from ruac.backbone.outputs import Decoded
+
+LOWEST, HIGHEST = 0.01, 100.0
+
+
+@dataclass
+class TemperatureConfig:
+    """temperature: above 1 lowers confidence."""
+
+    temperature: float = 1.0
+
+    @property
+    def posterior(self) -> str:
+        return "temperature"
+
+
+class TemperatureHead(nn.Module):
+    """Probability ``sigmoid(l / T)``, without spread; masks are SAM 2's own, since T moves no logit across 0."""
+
+    changes_masks = False
+
+    def __init__(self, config: TemperatureConfig):
+        assert 0 < config.temperature < math.inf, config
+        super().__init__()
+        self.config = config
+        self.register_buffer("scale", torch.tensor(1 / config.temperature))
+
+    def forward(self, decoded: Decoded) -> LinearPosterior:
+        none = decoded.mask_weights[:, :, None][:, :, :0].float()  # [N, K, 0, c]
+        pixel = decoded.pixel_tokens.float()
+        return LinearPosterior(mean=decoded.logits.float(), pixel=pixel, directions=none, scale=self.scale)
+
+
+def fit_temperature(logits: Tensor, target: Tensor) -> float:
+    """The T that minimises the mean negative log-likelihood of ``sigmoid(logits / T)``.
+
+    logits: ``[P]``. target: ``bool [P]``. The loss is convex in 1 / T, so that its one minimum is found by a bounded
+    search over log T. Raises `RuacError` where there is none, for pixels without a single mistake or no better than
+    chance.
+    """
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    found = minimize_scalar(
+        lambda x: temperature_nll(logits, target, math.exp(x)), bounds=(low, high), method="bounded"
+    )
+    if not len(logits) or min(found.x - low, high - found.x) < 0.01:
+        raise RuacError(
+            f"temperature: no best value between {LOWEST} and {HIGHEST} for {len(logits)} pixels; "
+            "expected logits that are better than chance, and some mistakes"
+        )
+    return math.exp(found.x)
+
+
+def temperature_nll(logits: Tensor, target: Tensor, temperature: float) -> float:
+    """Mean negative log-likelihood in nats of ``bool [P]`` under ``sigmoid(logits / temperature)``."""
+    return float(F.binary_cross_entropy_with_logits(logits.double() / temperature, target.double()))

@@ -182,7 +182,8 @@ def broken_training_image(shelf, data, out):
 
 def broken_domain_image(shelf, data, out):
     models = f"models=[{{name: a, backbone: {shelf / 'backbone.yaml'}}}]"
-    return ("sweep", shelf / "sweep.yaml", models, f"domains=[{spoil(data, out)}]", f"out={out / 'sweep'}"), ".png: cannot be read"
+    domains, out = f"domains=[{spoil(data, out)}]", f"out={out / 'sweep'}"
+    return ("sweep", shelf / "sweep.yaml", models, domains, out), ".png: cannot be read"
 
 
 def spoil(data, out):

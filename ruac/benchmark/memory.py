@@ -28,9 +28,8 @@ _Point = tuple[int, float, int]  # objects so far, CPU seconds, peak bytes
 
 
 def run(*, counts: list[int]) -> list[Row]:
-    """Objects of 64 px, first scored, then held as the rows that a sweep keeps of each; every kind in a process of
-    its own. Ratio: of the peak so far to that after the first of `counts`, which are
-    ascending multiples of it."""
+    """Objects of 64 px, first scored, then held as the rows that a sweep keeps of each; each in a process of its
+    own. Ratio: of the peak so far to that after the first of `counts`, which are ascending multiples of it."""
     rows = []
     for name, work in (("metrics", _score), ("rows of objects, held", _hold)):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -64,6 +64,7 @@ def test_sweep_compares_with_encoder_and_decoder():
     assert rows["sweep"].ratio == pytest.approx(alone / rows["sweep"].seconds)
 
 
+@pytest.mark.slow  # starts processes, which import everything
 def test_memory_is_given_for_every_count():
     rows = memory.run(counts=[10, 20])
     checked([row for row in rows if row.name.startswith("metrics")])
@@ -72,6 +73,7 @@ def test_memory_is_given_for_every_count():
     assert all(row.ratio >= 1 and "MiB" in row.note for row in rows)
 
 
+@pytest.mark.slow  # starts processes, which import everything
 def test_memory_of_a_started_process_is_its_own():
     held = np.ones(1 << 26)  # 512 MiB
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -16,7 +16,7 @@ from ruac.correction import CorrectedSam, corrected
 from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.sample import Sample
 from ruac.ensemble import FLIPS, EnsembleSam, FlippedFeatures
-from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band
+from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
 from ruac.model import Prediction, UncertainSam, predict
 from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.uncertainty import total_uncertainty
@@ -150,15 +150,15 @@ def _add(
             measured[id(answer.masks)] = boundary_f(answer.masks, sample.masks)
         f = measured[id(answer.masks)]
         masks = torch.from_numpy(answer.masks).to(device)
-        for score, uncertainty in answer.uncertainty.items():
-            for region in regions:
-                scores.sums[name, score, region].update(
-                    probability=answer.probability,
-                    uncertainty=uncertainty,
-                    target=truth,
-                    prediction=masks,
-                    region=band if region == "band" else None,
-                )
+        pairs = [(score, region) for score in answer.uncertainty for region in regions]
+        update_sums(
+            {pair: scores.sums[(name, *pair)] for pair in pairs},
+            probability=answer.probability,
+            uncertainty=answer.uncertainty,
+            target=truth,
+            prediction=masks,
+            regions={region: band if region == "band" else None for region in regions},
+        )
         main = next(iter(answer.uncertainty.values()))
         error = (((masks != truth) & band).sum(dim=(1, 2)) / count).tolist()
         doubt = ((main * band).sum(dim=(1, 2)) / count).tolist()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ruac.report import build, build_report
 from ruac.report.columns import COLUMNS
 from ruac.report.load import load_results
 from ruac.report.panels import load_panels
+from ruac.sweep.protocol import ProtocolConfig
 
 
 def test_nothing_is_asked_of_the_network(page, text):
@@ -45,6 +47,21 @@ def test_every_column_has_its_definition(results, page):
 def test_known_columns_all_have_prose():
     source = (Path(build.__file__).parent / "templates" / "report.html.j2").read_text(encoding="utf-8")
     assert set(COLUMNS) <= set(re.findall(r'^  "([\w.]+)": "', source, re.M))
+
+
+def test_the_protocol_is_told_in_words():
+    source = (Path(build.__file__).parent / "templates" / "report.html.j2").read_text(encoding="utf-8")
+    words = set(re.findall(r'^  "(\w+)": \["', source, re.M))
+    assert {f.name for f in fields(ProtocolConfig)} | {"replay", "limit", "native_splits", "native_seed"} <= words
+
+
+def test_images_that_could_not_be_read_are_named(copy, read_page):
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    manifest["failed"] = [{"domain": "camvid", "image": "a", "path": "/data/<a>.png", "error": "truncated"}]
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    texts = "".join(read_page(copy).texts)
+    assert "1 image could not be read and is in no number" in texts
+    assert "/data/<a>.png" in texts
 
 
 def test_odd_names_are_escaped(copy, odd, page):

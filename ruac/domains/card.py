@@ -20,7 +20,7 @@ class Card:
     name: as users write it. title: the data set's own name. page: official page, "" where none could be
     confirmed. tree: the files that are read, below the root. rule: what counts as an object. splits: per
     protocol, the splits that `pictures` is asked for. sam: images and masks of the SAM paper (app. D.1),
-    None for sets that it does not use. verified: `MEMORY`, or where the layout was read. pictures:
+    None for sets that it does not use. verified: `MEMORY`, or where the format was read. pictures:
     ``(root, split) -> pictures``, which lists files and reads no masks; raises `RuacError` for another tree.
     """
 

@@ -7,29 +7,24 @@ from ruac.domains.card import Card, both
 from ruac.domains.coded import Coded, keys_of, list_of, video
 from ruac.domains.maps import components, paired_maps
 from ruac.domains.picture import Picture, picture_id
-from ruac.domains.places import image_in, locate, read_json
+from ruac.domains.places import files_in, image_in, locate, read_json
 from ruac.errors import RuacError
 
 EVERY = "-frames"  # after the name of a split: every frame instead of the first
+EGOHOS_SOURCES = ("ego4d", "thu")  # of epic, escape, thu and ego4d, the beginnings of the file names
 
 
 def _gtea(root: Path, split: str) -> Iterator[Picture]:
-    places = sorted(p.parent for p in root.rglob("Masks") if (p.parent / "Images").is_dir())
-    places = [place for place in places if place.name.lower() == split] or places
-    if not places:
-        raise RuacError(f"{root}: no folders Images and Masks side by side")
-    for place in places:
-        name = place.parent.name if place.name.lower() == split else place.name
-        prefix = f"{split}/{name}" if len(places) > 1 else split
-        yield from paired_maps(place / "Masks", place / "Images", prefix, read=components)
+    masks = locate(root, f"{split}/Masks")
+    return paired_maps(masks, masks.with_name("Images"), split, read=components)
 
 
 def _egohos(root: Path, split: str) -> Iterator[Picture]:
     folder = locate(root, f"{split}/label").parent
     pictures = list(paired_maps(folder / "label", folder / "image", split))
-    used = [picture for picture in pictures if any(part in picture.path.name.lower() for part in ("ego4d", "thu"))]
+    used = [picture for picture in pictures if picture.path.name.lower().startswith(EGOHOS_SOURCES)]
     if not used:
-        raise RuacError(f"{folder / 'image'}: no name with ego4d or thu, found {pictures[0].path.name}")
+        raise RuacError(f"{folder / 'image'}: no name begins with ego4d or thu, found {pictures[0].path.name}")
     return iter(used)
 
 
@@ -37,7 +32,7 @@ def _visor(root: Path, split: str) -> Iterator[Picture]:
     part = split.removesuffix(EVERY)
     annotations = locate(root, f"GroundTruth-SparseAnnotations/annotations/{part}")
     frames = annotations.parent.parent / "rgb_frames" / part
-    files = sorted(annotations.glob("*.json"))
+    files = files_in(annotations, ".json")
     if not files:
         raise RuacError(f"{annotations}: no JSON file, expected one per video")
     for file in files:
@@ -74,13 +69,15 @@ EGOCENTRIC = (
         group="Egocentric",
         page="https://cbs.ic.gatech.edu/fpv/",
         licence="see the page",
-        size="not known",
-        version="hand masks (hand2K)",
-        tree="**/Images/**/*.jpg, **/Masks/**/*.png; below a folder Train if there is one",
-        rule="connected part of the mask above a tenth of full brightness, as the authors threshold it",
-        splits=both("train"),
+        size="663 images in GTEA, 1,115 in GTEA_GAZE_PLUS",
+        version="hand2K_dataset.zip",
+        tree="GTEA/Images/*.jpg, GTEA/Masks/*.png; GTEA_GAZE_PLUS/ is another split",
+        rule="connected part of the mask above a tenth of full brightness, as the authors threshold it; hands that "
+        "touch are one. The SAM paper's 652 images fit the 663 of the folder GTEA, less those without a hand",
+        splits=both("GTEA"),
         sam=(652, 1208),
-        verified="the authors' loader",
+        verified="an inventory of the archive and public loaders for the folders; the authors' loader for the "
+        "threshold. The values of the masks from memory",
         pictures=_gtea,
     ),
     Card(
@@ -95,7 +92,8 @@ EGOCENTRIC = (
         rule="value 1-8 of the label map: a hand or an interacting object; only Ego4D and THU-READ images",
         splits=both("train"),
         sam=(2940, 9961),
-        verified="the project's README; the file names that tell the sources from memory",
+        verified="the authors' README for folders and values, and their script that names the files by source "
+        "(https://github.com/owenzlz/EgoHOS, preprocess_script/merge_raw_data.py)",
         pictures=_egohos,
     ),
     Card(
@@ -111,7 +109,8 @@ EGOCENTRIC = (
         "subsequence (ruac), every frame (sam1)",
         splits={"ruac": ("val",), "sam1": ("val" + EVERY,)},
         sam=(1864, 10141),
-        verified="the authors' VISOR-VIS and a public converter; subsequence as the unit is our reading",
+        verified="the authors' VISOR-VIS (https://github.com/epic-kitchens/VISOR-VIS, vis.py), which fills an "
+        "entity's segments by the even-odd rule, and public loaders; subsequence as the unit is our reading",
         pictures=_visor,
     ),
     Card(
@@ -126,7 +125,8 @@ EGOCENTRIC = (
         rule="track; first frame that shows one (ruac), every frame (sam1)",
         splits={"ruac": ("train",), "sam1": ("train" + EVERY,)},
         sam=(2044, 10011),
-        verified="public loaders of YouTube-VIS data",
+        verified="YOLOV's converter for names and keys (https://github.com/YuHengsss/YOLOV, data/datasets/ovis.py); "
+        "public loaders for the folders, of YouTube-VIS for the codes",
         pictures=_ovis,
     ),
 )

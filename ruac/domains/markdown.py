@@ -27,8 +27,9 @@ opens it as a data set of the package.
   published: counts agree, images do not.
 - **Opening.** Maps of object numbers are decoded once at every opening, to know their objects; nothing is written
   into the download. `--convert` makes a folder that opens at once, with the drawn images listed in `manifest.json`.
-- **Layout.** "memory" means that no description of the format could be read when the adapter was written; run the
-  check on a download before trusting its numbers.
+- **Format.** "checked against" names what the folders, file names and codes were read in, and says where memory had to
+  do. "memory" alone means that no description of the format was found. None was checked on the download itself: run
+  the check before trusting its numbers. The splits of `sam1` and the counts are those of the SAM paper's table 7.
 """
 
 
@@ -50,7 +51,7 @@ def cards_page() -> str:
                 "split": shown,
                 "object": card.rule,
                 "SAM paper": "not used" if card.sam is None else "{:,} images, {:,} masks".format(*card.sam),
-                "layout": f"**{MEMORY}**" if card.verified == MEMORY else card.verified,
+                "checked against": f"**{MEMORY}**" if card.verified == MEMORY else card.verified,
             }
             lines = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
             parts.append(f"### `{card.name}`: {card.title}\n\n| | |\n|---|---|\n{lines}")

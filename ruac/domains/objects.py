@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
+from ruac.data.id_masks import read_ids
 from ruac.domains.card import Card, both
 from ruac.domains.coded import coco, via
 from ruac.domains.maps import paired_maps, read_classes
@@ -20,7 +23,13 @@ def _trashcan(root: Path, split: str) -> Iterator[Picture]:
 def _ishape(root: Path, split: str) -> Iterator[Picture]:
     for part in ISHAPE:
         folder = locate(root, f"{part}/{split}/instance_map").parent
-        yield from paired_maps(folder / "instance_map", folder / "image", f"{split}/{part}")
+        yield from paired_maps(folder / "instance_map", folder / "image", f"{split}/{part}", read=read_ishape)
+
+
+def read_ishape(path: Path) -> np.ndarray:
+    """``class * 1000 + k`` is instance k of a class; numbers below 1000 are no objects."""
+    ids = read_ids(path)
+    return np.where(ids >= 1000, ids, 0)
 
 
 def _zerowaste(root: Path, split: str) -> Iterator[Picture]:
@@ -70,7 +79,8 @@ OBJECTS = (
         rule="COCO annotation",
         splits=both("train"),
         sam=(5936, 9540),
-        verified="README of the download; a public converter for the keys",
+        verified="README of the download; Dataset Ninja's converter for the keys "
+        "(https://github.com/dataset-ninja/trash-can)",
         pictures=_trashcan,
     ),
     Card(
@@ -82,10 +92,12 @@ OBJECTS = (
         size="4.5 GB",
         version="ishape_dataset.tar",
         tree="{antenna,branch,fence,hanger,log,wire}/val/image/*.jpg and instance_map/*.png (16 bit)",
-        rule="number in the instance map; all six parts, parts of one object may be apart",
+        rule="number from 1000 on in the instance map, as the authors' converter to COCO takes them; all six parts, "
+        "parts of one object may be apart",
         splits=both("val"),
         sam=(754, 9742),
-        verified="the project page for the format; the authors' code and a public loader for the folders",
+        verified="the authors' README (https://github.com/iShape/iShape.github.io, dataset_README.md) and converter "
+        "(https://github.com/iShape/build_synthetic_ishape, tool/instance_map_to_coco.py)",
         pictures=_ishape,
     ),
     Card(
@@ -94,13 +106,14 @@ OBJECTS = (
         group="Objects",
         page="https://zenodo.org/record/6412647",
         licence="CC BY-NC 4.0",
-        size="not known",
+        size="7.5 GB",
         version="zerowaste-f-final.zip",
         tree="splits_final_deblurred/train/labels.json, splits_final_deblurred/train/data/*.PNG",
         rule="COCO annotation",
         splits=both("train"),
         sam=(2947, 6155),
-        verified="public loaders for the folders; the name labels.json from memory",
+        verified="several public loaders for folders and labels.json, MESS for the archive "
+        "(https://github.com/blumenstiel/MESS, prepare_zerowaste.py)",
         pictures=_zerowaste,
     ),
     Card(
@@ -115,7 +128,8 @@ OBJECTS = (
         rule="annotation; objects overlap",
         splits=both("val"),
         sam=(945, 9642),
-        verified="detectron2's registry of data sets; the 2014 file names from memory",
+        verified="detectron2 (https://github.com/facebookresearch/detectron2, data/datasets/lvis.py and builtin.py), "
+        "which shows the 2014 file names",
         pictures=_lvis,
     ),
     Card(
@@ -127,25 +141,28 @@ OBJECTS = (
         size="4,402 images",
         version="NDD20.zip",
         tree="ABOVE_LABELS.json, ABOVE/*.jpg, BELOW_LABELS.json, BELOW/*.jpg",
-        rule="VIA region (polygon, or polyline closed)",
+        rule="VIA region (polygon, or polyline closed); the few of two points have no pixel",
         splits=both("train"),
         sam=(4402, 6100),
-        verified="public loaders (wildlife-datasets, Dataset Ninja); the set has no split of its own",
+        verified="wildlife-datasets' loader (https://github.com/WildlifeDatasets/wildlife-datasets, NDD20); the set "
+        "has no split of its own",
         pictures=_ndd20,
     ),
     Card(
         name="plittersdorf",
         title="Plittersdorf (SOCRATES stereo camera trap)",
         group="Objects",
-        page="https://github.com/timmh/socrates",
+        page="https://doi.org/10.5281/zenodo.7035934",
         licence="see the page",
         size="not known",
         version="plittersdorf_instance_segmentation_coco",
         tree="{train,val,test}.json, images/*.jpg",
-        rule="COCO annotation",
+        rule="COCO annotation; its polygons are united, so holes are filled: the authors' converter writes inner "
+        "contours too",
         splits={"ruac": ("train",), "sam1": ("train", "val", "test")},
         sam=(187, 546),
-        verified="the authors' converter and a public loader",
+        verified="the authors' converter (https://github.com/timmh/socrates, utils/ritm_to_coco.py) and a public "
+        "evaluation on these 23 sets for the names of the three splits",
         pictures=_plittersdorf,
     ),
     Card(
@@ -160,7 +177,8 @@ OBJECTS = (
         rule="COCO annotation: a log",
         splits=both("train"),
         sam=(220, 2487),
-        verified="the authors' code; the set has no split of its own",
+        verified="Dataset Ninja's converter (https://github.com/dataset-ninja/timber-seg) and the authors' training "
+        "script; the set has no split of its own",
         pictures=_timberseg,
     ),
     Card(
@@ -170,12 +188,12 @@ OBJECTS = (
         page="https://faculty.runi.ac.il/arik/site/artseg/Dram-Dataset.html",
         licence="see the page",
         size="not known",
-        version="DRAM_processed.zip",
+        version="DRAM_processed.zip, which holds DRAM_processed.rar",
         tree="test/**/*.jpg, labels/**/*.png",
         rule="class of the picture (all its pixels); 0 is background, 255 ignored",
         splits=both("test"),
         sam=(718, 1179),
-        verified="a public loader; the value 255 from memory",
+        verified="MESS (https://github.com/blumenstiel/MESS, prepare_dram.py) for folders and values",
         pictures=_dram,
     ),
 )

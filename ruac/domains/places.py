@@ -31,7 +31,7 @@ def locate(root: Path, relative: str) -> Path:
             raise RuacError(f"{root}: {relative} exists in {found[0].parent} and {found[1].parent}; name one of them")
         if found:
             return found[0]
-        level = sorted(Path(entry.path) for folder in level for entry in os.scandir(folder) if entry.is_dir())
+        level = [inner for folder in level for inner in folders_in(folder)]
     inside = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
     raise RuacError(
         f"{root}: {relative} not found; expected it there or up to {DEPTH - 1} folders inside; found {inside}"
@@ -46,13 +46,13 @@ def pair(masks: Path, images: Path, *, mask_end: str = ".png", image_end: str = 
     an image and for a folder without masks.
     """
     pictures = {}
-    for path in _files(images):
+    for path in files_in(images):
         key = _key(path, images)
-        if image_end and key.endswith(image_end):
-            pictures[key.removesuffix(image_end)] = path
+        if image_end and key.lower().endswith(image_end.lower()):
+            pictures[key[: -len(image_end)]] = path
         elif not image_end and (path.suffix.lower() in IMAGE_SUFFIXES or not path.suffix):
             pictures.setdefault(key.removesuffix(path.suffix), path)
-    found = [path for path in _files(masks) if path.name.lower().endswith(mask_end.lower())]
+    found = files_in(masks, mask_end)
     if not found:
         raise RuacError(f"{masks}: no file that ends with {mask_end}")
     for mask in found:
@@ -89,9 +89,22 @@ def read_json(path: Path) -> Any:
         raise RuacError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files below, but those that systems hide (Finder's ``._name`` beside every name)."""
-    return sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
+def files_in(folder: Path, end: str = "") -> list[Path]:
+    """The files below whose names end with `end` in either case, but those that systems hide (Finder's ``._name``)."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.name.lower().endswith(end.lower()) and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders directly inside, but those that systems add (``__MACOSX`` repeats a whole archive)."""
+    return sorted(
+        Path(entry.path)
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
+    )
 
 
 def _key(path: Path, folder: Path) -> str:

@@ -34,7 +34,7 @@ def describe(dataset: NativeDataset) -> str:
     if card.sam is not None:
         images, masks = card.sam
         lines.append(f"SAM paper: {images} images, {masks} objects: {_compare((len(dataset), kept), card.sam)}")
-    lines.append(f"layout: {card.verified}")
+    lines.append(f"format checked against: {card.verified}")
     return "\n".join(lines)
 
 

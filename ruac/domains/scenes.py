@@ -12,7 +12,7 @@ from ruac.domains.card import Card, both
 from ruac.domains.coded import Coded, Entry, coco, keys_of, list_of, via
 from ruac.domains.maps import IdMaps, MaskFiles, paired_maps, read_hdf5
 from ruac.domains.picture import Picture, picture_id
-from ruac.domains.places import image_in, locate, pair, read_json
+from ruac.domains.places import files_in, image_in, locate, pair, read_json
 from ruac.errors import RuacError
 
 # Label ids that Cityscapes' own panoptic conversion evaluates; the others are void or groups.
@@ -85,7 +85,7 @@ def _in_volumes(scene: str) -> bool:
 
 def _woodscape(root: Path, split: str) -> Iterator[Picture]:
     images, files = locate(root, "rgb_images"), locate(root, "instance_annotations")
-    for file in sorted(files.rglob("*.json")):  # the archive may hold a folder of its own name
+    for file in files_in(files, ".json"):  # the archive may hold a folder of its own name
         image = image_in(images, f"{file.stem}.png", file.name)
         yield Picture(picture_id(split, image.name), image, Coded(file, woodscape))
 
@@ -104,7 +104,8 @@ def _streets(root: Path, split: str) -> Iterator[Picture]:
 
 
 def _ndispark(root: Path, split: str) -> Iterator[Picture]:
-    file = locate(root, f"{split}/{split}_coco_annotations.json")
+    name = "val" if split == "validation" else split
+    file = locate(root, f"{split}/{name}_coco_annotations.json")
     return coco(file, file.parent / "imgs", split)
 
 
@@ -129,7 +130,8 @@ SCENES = (
         rule="instance or stuff class, those of the panoptic benchmark; void and groups left out",
         splits=both("val"),
         sam=(293, 9973),
-        verified="a public loader for the folders; label numbers from memory of cityscapesScripts",
+        verified="cityscapesScripts (https://github.com/mcordts/cityscapesScripts: README, helpers/labels.py, "
+        "preparation/createPanopticImgs.py)",
         pictures=_cityscapes,
     ),
     Card(
@@ -144,7 +146,9 @@ SCENES = (
         rule="instance of a class, and part (class and instance of each parts file)",
         splits=both("validation"),
         sam=(302, 10128),
-        verified="the data set's README for the files; the colour code from memory of the authors' utils_ade20k.py",
+        verified="the authors' README, sample tree and reader of the colour code "
+        "(https://github.com/CSAILVision/ADE20K, utils/utils_ade20k.py); the folders of the 2016 release in a public "
+        "evaluation",
         pictures=_ade20k,
     ),
     Card(
@@ -153,7 +157,7 @@ SCENES = (
         group="Scenes",
         page="https://github.com/apple/ml-hypersim",
         licence="CC BY-SA 3.0",
-        size="not known",
+        size="1.9 TB, 74,619 images",
         version="evermotion_dataset",
         tree="ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5/frame.IIII.semantic_instance.hdf5, "
         "scene_cam_XX_final_preview/frame.IIII.tonemap.jpg; for a split also metadata_images_split_scene_v1.csv "
@@ -161,7 +165,8 @@ SCENES = (
         rule="instance number; -1 is none. Any part of the scenes will do. sam1: volumes 1-55 but 20, 25, 40, 49",
         splits={"ruac": ("train",), "sam1": ("volumes",)},
         sam=(338, 9445),
-        verified="the project's README; the columns of the CSV from memory",
+        verified="the authors' README, CSV and the script that writes the maps, -1 or from 1 on "
+        "(https://github.com/apple/ml-hypersim, scene_generate_images_semantic_segmentation.py)",
         pictures=_hypersim,
     ),
     Card(
@@ -176,7 +181,7 @@ SCENES = (
         rule="polygon, of every tag",
         splits=both("train"),
         sam=(107, 10266),
-        verified="the authors' scripts and a public converter",
+        verified="the authors' scripts; Dataset Ninja's converter (https://github.com/dataset-ninja/woodscape)",
         pictures=_woodscape,
     ),
     Card(
@@ -188,25 +193,27 @@ SCENES = (
         size="not known",
         version="vehicleannotations.zip",
         tree="annotations/vehicle-annotations.json, images/*.jpg (of vehicleannotations.zip)",
-        rule="VIA region: a vehicle; whole set, the authors' split is not part of the download",
+        rule="VIA region: a vehicle; whole set, as in the SAM paper, which names no split (the authors' split is "
+        "data/train-val-split.json of their repository)",
         splits=both("train"),
         sam=(819, 9854),
-        verified="the authors' benchmark code",
+        verified="the authors' benchmark (https://github.com/corey-snyder/STREETS, mrcnn_streets_benchmarking.py)",
         pictures=_streets,
     ),
     Card(
         name="ndispark",
         title="Night and Day Instance Segmented Park",
         group="Scenes",
-        page="",
-        licence="not known",
-        size="not known",
-        version="ndis_park",
-        tree="train/train_coco_annotations.json, train/imgs/*.jpg",
+        page="https://doi.org/10.5281/zenodo.6560823",
+        licence="ODC-By 1.0",
+        size="118 MB, 112 training images",
+        version="1.0, ndis_park.zip",
+        tree="train/train_coco_annotations.json, train/imgs/*.jpg (or validation/val_coco_annotations.json, "
+        "validation/imgs/*.jpg)",
         rule="COCO annotation: a vehicle",
         splits=both("train"),
         sam=(111, 2577),
-        verified="two public loaders",
+        verified="public loaders and a data card of the archive: 112 images, 2,577 vehicles, the SAM paper's number",
         pictures=_ndispark,
     ),
     Card(
@@ -221,7 +228,7 @@ SCENES = (
         rule="the mask: one boulder per image",
         splits={"ruac": ("V",), "sam1": ("T", "V", "Te1", "Te2")},
         sam=(10000, 10000),
-        verified="a public converter",
+        verified="Dataset Ninja's converter (https://github.com/dataset-ninja/doors)",
         pictures=_doors,
     ),
 )

@@ -7,15 +7,14 @@ from ruac.domains.card import MEMORY, Card, both
 from ruac.domains.coded import Coded, coco, labelme, via
 from ruac.domains.maps import MaskFiles, paired_maps
 from ruac.domains.picture import Picture, picture_id
-from ruac.domains.places import locate, pair, read_json
+from ruac.domains.places import files_in, folders_in, locate, pair, read_json
 from ruac.errors import RuacError
 
 
 def _bbbc038(root: Path, split: str) -> Iterator[Picture]:
     folder = root if any(root.glob("*/masks")) else locate(root, split)  # the archive has no folder of its own
-    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        images = sorted((place / "images").glob("*.png"))
-        masks = tuple(sorted((place / "masks").glob("*.png")))
+    for place in folders_in(folder):
+        images, masks = files_in(place / "images", ".png"), tuple(files_in(place / "masks", ".png"))
         if len(images) != 1 or not masks:
             raise RuacError(
                 f"{place}: {len(images)} images and {len(masks)} masks, expected images/*.png and masks/*.png"
@@ -25,7 +24,7 @@ def _bbbc038(root: Path, split: str) -> Iterator[Picture]:
 
 def _ibd(root: Path, split: str) -> Iterator[Picture]:
     folder = locate(root, split)
-    files = sorted(folder.rglob("*.json"))
+    files = files_in(folder, ".json")
     if not files:
         raise RuacError(f"{folder}: no JSON file with roof polygons")
     first = read_json(files[0])
@@ -62,16 +61,17 @@ SCIENTIFIC = (
         rule="mask file: a nucleus",
         splits=both("stage1_train"),
         sam=(227, 10506),
-        verified="public loaders",
+        verified="the description of the competition's files, in https://github.com/ace19-dev/2018-Data-Science-Bowl "
+        "(data_description.md)",
         pictures=_bbbc038,
     ),
     Card(
         name="ibd",
         title="InstanceBuilding 2D",
         group="Scientific",
-        page="",
-        licence="not known",
-        size="not known",
+        page="https://californiachen.github.io/datasets/InstanceBuilding",
+        licence="free for non-commercial use",
+        size="608 images, about 16,000 roofs",
         version="2D annotations",
         tree="{train,val}/ with images and JSON polygons: COCO, VIA, or one labelme file per image",
         rule="polygon (or COCO annotation, or labelme group): a roof",
@@ -85,14 +85,15 @@ SCIENTIFIC = (
         title="PIDray",
         group="Scientific",
         page="https://github.com/bywang2018/security-dataset",
-        licence="see the page",
-        size="124,486 images with its extension; 3,733 in the hard test set",
+        licence="academic use only",
+        size="47,677 images; 3,733 in the hard test set",
         version="first release",
         tree="annotations/xray_test_hard.json, hard/*.png",
         rule="COCO annotation: a prohibited item",
         splits=both("hard"),
         sam=(3733, 8892),
-        verified="public loaders, whose counts of the hard test set are the SAM paper's",
+        verified="public loaders, which agree on folders and files, and the authors' README for the three test sets "
+        "(https://github.com/bywang2018/security-dataset)",
         pictures=_pidray,
     ),
     Card(
@@ -101,13 +102,14 @@ SCIENTIFIC = (
         group="Scientific",
         page="https://www.plant-phenotyping.org/datasets-home",
         licence="see the page",
-        size="not known",
+        size="120 + 165 + 62 plants",
         version="Plant_Phenotyping_Datasets",
         tree="Plant/{Ara2012,Ara2013-Canon,Tobacco}/*_rgb.png, *_label.png",
         rule="number in the label map: a leaf. sam1: Ara2012 and Tobacco only, inferred from its count of images",
         splits={"ruac": ("train",), "sam1": ("Ara2012", "Tobacco")},
         sam=(182, 2347),
-        verified="public loaders",
+        verified="public loaders for folders, endings and the number of plants in each, of which 120 + 62 is the SAM "
+        "paper's",
         pictures=_ppdls,
     ),
 )

@@ -44,7 +44,8 @@ SOURCE = (
         "clips, such as the 200 held out by SAM 2's training code",
         splits=both("train"),
         sam=None,
-        verified="SAM 2's training code for the lists; the layout is DAVIS's",
+        verified="the authors' README (https://github.com/henghuiding/MOSE-api); the lists in "
+        "https://github.com/facebookresearch/sam2 (training/assets)",
         pictures=_mose,
     ),
     Card(
@@ -59,7 +60,7 @@ SOURCE = (
         rule="palette index; first frame of each clip",
         splits=both("val"),
         sam=None,
-        verified="ruac.data.davis, the reader of this package",
+        verified="the authors' reader (https://github.com/davisvideochallenge/davis2017-evaluation, davis.py)",
         pictures=_davis,
     ),
     Card(
@@ -74,7 +75,7 @@ SOURCE = (
         rule="annotation that is no crowd",
         splits=both("val"),
         sam=None,
-        verified="detectron2's registry of data sets",
+        verified="detectron2 (https://github.com/facebookresearch/detectron2, data/datasets/builtin.py)",
         pictures=_coco,
     ),
 )

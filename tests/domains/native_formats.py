@@ -22,6 +22,7 @@ def corners(x0, y0, x1, y1):
 
 
 BOX, OVER, SMALL = (3, 4, 15, 14), (10, 8, 24, 20), (28, 1, 29, 2)  # the first two overlap; one pixel
+RIGHT = (26, 4, 32, 20)  # beside them
 RING = rect(2, 2, 20, 18) & ~rect(6, 6, 12, 12)  # has a hole
 ELL = [4, 4, 12, 4, 12, 8, 8, 8, 8, 16, 4, 16]
 ELL_MASK = rect(4, 4, 12, 8) | rect(4, 4, 8, 16)

@@ -12,6 +12,7 @@ from native_formats import (
     EMPTY,
     HEIGHT,
     OVER,
+    RIGHT,
     RING,
     SMALL,
     WIDTH,
@@ -40,7 +41,10 @@ def ishape(root):
     for part in ("antenna", "branch", "fence", "hanger", "log", "wire"):
         folder = root / part / "val"
         pairs = [(folder / "image" / f"{n}.jpg", folder / "instance_map" / f"{n}.png") for n in "01"]
-        expected[f"val/{part}/0.png"] = map_tree(pairs, values=(7, 40_000))[0]  # 16 bit
+        found = map_tree(pairs, values=(1007, 40_000))[0]  # 16 bit
+        numbers, masks = number_map((999, rect(*RIGHT)), *((int(value), mask) for value, mask in found.items()))
+        write_map(pairs[0][1], numbers)  # a number below 1000 is no instance
+        expected[f"val/{part}/0.png"] = {str(value): masks[value] for value in (1007, 40_000)}
     return expected
 
 
@@ -122,13 +126,13 @@ def hypersim(root):
         place = root / scene / "images"
         write_image(place / f"scene_{camera}_final_preview/frame.{frame:04d}.tonemap.jpg", frame)
         numbers = np.where(rect(*BOX), 300, -1)
-        numbers[rect(*OVER)] = 0  # a number like any other
+        numbers[rect(*OVER)] = 1
         file = place / f"scene_{camera}_geometry_hdf5/frame.{frame:04d}.semantic_instance.hdf5"
         file.parent.mkdir(parents=True)
         with h5py.File(file, "w") as stream:
             stream["dataset"] = numbers.astype(np.int16)
         rows.append({"scene_name": scene, "camera_name": camera, "frame_id": frame, "split_partition_name": split})
-        expected[f"{scene}/scene_{camera}/frame.{frame:04d}.png"] = {"0": numbers == 0, "300": numbers == 300}
+        expected[f"{scene}/scene_{camera}/frame.{frame:04d}.png"] = {"1": numbers == 1, "300": numbers == 300}
     with open(root / "metadata_images_split_scene_v1.csv", "w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
@@ -158,6 +162,8 @@ def streets(root):
 def ndispark(root):
     folder = root / "train"
     names = ["60_1.jpg", "60_2.jpg", "61_1.jpg"]
+    night = root / "validation"
+    coco_tree(night / "val_coco_annotations.json", night / "imgs", [f"n{name}" for name in names])
     return png("train", coco_tree(folder / "train_coco_annotations.json", folder / "imgs", names))
 
 
@@ -203,19 +209,20 @@ def ppdls(root):
 
 
 def gtea(root):
-    folder = root / "GTEA_GAZE_PLUS"
-    for name in ("a/0001", "a/0002"):
-        write_image(folder / "Images" / f"{name}.jpg")
+    for place in ("GTEA/Images/s1_0001.jpg", "GTEA/Images/s1_0002.jpg", "GTEA_GAZE_PLUS/Images/a/0001.jpg"):
+        write_image(root / "hand2K_dataset" / place)
+    folder = root / "hand2K_dataset/GTEA"
     touching = rect(3, 4, 8, 9) | rect(8, 9, 12, 12)  # at a corner: one hand
     other = rect(20, 2, 26, 8)
-    write_map(folder / "Masks/a/0001.png", np.where(touching, 255, np.where(other, 60, 10)))
-    write_map(folder / "Masks/a/0002.png", EMPTY * 1)
-    return {"train/a/0001.png": {"1": other, "2": touching}}  # in reading order
+    write_map(folder / "Masks/s1_0001.png", np.where(touching, 255, np.where(other, 60, 10)))
+    write_map(folder / "Masks/s1_0002.png", EMPTY * 1)
+    write_map(root / "hand2K_dataset/GTEA_GAZE_PLUS/Masks/a/0001.png", 255 * other)  # another split
+    return {"GTEA/s1_0001.png": {"1": other, "2": touching}}  # in reading order
 
 
 def egohos(root):
     folder = root / "train"
-    names = ["ego4d_ab_1", "THU_2", "epick_3", "ego4d_empty"]
+    names = ["ego4d_ab_1", "THU_2", "escape_thursday_3", "ego4d_empty"]
     (folder / "label").mkdir(parents=True)
     (folder / "label" / "._ego4d_ab_1.png").write_bytes(b"left by a file manager")
     found = map_tree([(folder / "image" / f"{n}.jpg", folder / "label" / f"{n}.png") for n in names], values=(1, 8))

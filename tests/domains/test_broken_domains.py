@@ -180,7 +180,7 @@ CASES = {
         "egohos",
         "train/label",
         epic_only,
-        r"no name with ego4d or thu, found epick0\.jpg",
+        r"no name begins with ego4d or thu, found epick0\.jpg",
     ),
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ def test_conversion_comes_back_exactly(tree, tmp_path):
 def test_an_empty_folder_says_what_was_expected(tree, tmp_path):
     name, _, _ = tree
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(RuacError, match=r"nothing.*(not found|no folders|no scene|stage1_train)"):
+    with pytest.raises(RuacError, match=r"nothing.*(not found|no scene|stage1_train)"):
         open_domain(name, tmp_path / "nothing")
 
 
@@ -141,6 +141,34 @@ def test_images_without_extension_and_other_encodings_of_accents(tmp_path):
     image = tmp_path / "n/BELOW/Tümmler.jpg"
     image.rename(image.with_name("Tu\u0308mmler.jpg"))  # as macOS writes it
     assert len(open_domain("ndd20", tmp_path / "n")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "end"), [("bbbc038", ".png"), ("ibd", ".json"), ("visor", ".json"), ("woodscape", ".json")]
+)
+def test_hidden_twins_beside_the_files_are_passed_over(name, end, tmp_path):
+    expected = TREES[name](tmp_path)
+    for path in sorted(tmp_path.rglob(f"*{end}")):
+        path.with_name(f"._{path.name}").write_bytes(b"resource fork")
+    (tmp_path / "stage1_train/__MACOSX").mkdir(parents=True)  # of an archive without a folder of its own
+    assert [record.id for record in open_domain(name, tmp_path).records] == sorted(expected)
+
+
+def test_other_parts_of_a_download_are_other_splits(tmp_path):
+    TREES["gtea"](tmp_path)
+    ids = [record.id for record in open_domain("gtea", tmp_path, split="GTEA_GAZE_PLUS").records]
+    assert ids == ["GTEA_GAZE_PLUS/a/0001.png"]
+    (tmp_path / "n").mkdir()
+    TREES["ndispark"](tmp_path / "n")
+    ids = [record.id for record in open_domain("ndispark", tmp_path / "n", split="validation").records]
+    assert ids == ["validation/n60_1.png", "validation/n60_2.png"]
+
+
+def test_suffixes_may_be_upper_case(tmp_path):
+    expected = TREES["cityscapes"](tmp_path)
+    for path in sorted(tmp_path.rglob("*.png")):
+        path.rename(path.with_suffix(".PNG"))
+    assert [record.id for record in open_domain("cityscapes", tmp_path).records] == sorted(expected)
 
 
 def test_every_card_is_complete():

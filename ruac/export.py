@@ -91,6 +91,13 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     return UncertainSam(body, head).eval()
 
 
+def exported_backbone(folder: str | Path) -> tuple[BackboneConfig, bool]:
+    """How to rebuild the backbone of an export, and whether its weights are in it. Raises `RuacError` for no export."""
+    path = Path(folder) / CONFIG
+    content = _read_config(path)
+    return config_from(BackboneConfig, content["backbone"], f"{path}: backbone"), content["backbone_included"]
+
+
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 over names, shapes and float32 values of a module's tensors."""
     digest = hashlib.sha256()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ruac.errors import RuacError
 from ruac.losses.alignment import ALIGNMENT_MODES, alignment_loss, mean_over_objects
+from ruac.losses.band import loss_band
 from ruac.losses.scoring import cross_entropy_score
 from ruac.losses.segmentation import SegmentationConfig, segmentation_loss
 from ruac.model import Prediction
@@ -22,13 +23,15 @@ class LossConfig:
     without a head. kl: weight of the KL term inside beta (paper 1e-8). alignment: weight lambda of
     the alignment loss on the adversarial branch; alignment_mode: attacker_only (paper) or joint
     (release). scoring: weight of the binary cross-entropy of the analytic probability on both
-    branches (method, sec. 4, ours). evidential: loss of the evidential head, for no other."""
+    branches (method, sec. 4, ours); scoring_band: the share of it that is a mean over the object band
+    and not over the map, most of which is background. evidential: loss of the evidential head, for no other."""
 
     sampled: float = 1.0
     kl: float = 1e-8
     alignment: float = 0.1
     alignment_mode: str = "joint"
     scoring: float = 1.0
+    scoring_band: float = 0.0
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     evidential: EvidentialLossConfig = field(default_factory=EvidentialLossConfig)
 
@@ -38,6 +41,8 @@ class LossConfig:
         for name in ("sampled", "kl", "alignment", "scoring"):
             if getattr(self, name) < 0:
                 raise RuacError(f"loss.{name}: {getattr(self, name)}, expected at least 0")
+        if not 0 <= self.scoring_band <= 1:
+            raise RuacError(f"loss.scoring_band: {self.scoring_band}, expected a share in [0, 1]")
         if not (self.sampled or self.scoring or self.evidential.weight):
             raise RuacError("loss.sampled, loss.scoring, loss.evidential.weight: expected at least one above 0")
 
@@ -78,9 +83,20 @@ def objective_terms(
     if config.scoring > 0 or aligned:
         mean, variance = (x[:, 0] for x in chosen.calibrated())  # [N, h, w]
         if config.scoring > 0:
-            terms["scoring"] = config.scoring * mean_over_objects(cross_entropy_score(mean, variance, targets))
+            score = cross_entropy_score(mean, variance, targets)
+            terms["scoring"] = config.scoring * _mean_with_band(score, targets, config.scoring_band)
         if aligned:
             uncertainty = total_uncertainty(mean, variance)
             alignment = alignment_loss(chosen.mean[:, 0], targets, uncertainty, mode=config.alignment_mode)
             terms["alignment"] = config.alignment * mean_over_objects(alignment)
     return terms
+
+
+def _mean_with_band(score: Tensor, targets: Tensor, share: float) -> Tensor:
+    """Mean over the map, of which `share` is a mean over the object band; an object without a contour has no band."""
+    mean = mean_over_objects(score)
+    if share == 0:
+        return mean
+    band = loss_band(targets)
+    in_band = (score * band).sum((1, 2)) / band.sum((1, 2)).clamp_min(1)
+    return (1 - share) * mean + share * in_band.mean()

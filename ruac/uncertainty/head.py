@@ -13,7 +13,7 @@ from ruac.errors import RuacError
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
 
-POSTERIORS = ("signed", "nonnegative", "evidential", "dropout", "laplace", "none")
+POSTERIORS = ("signed", "nonnegative", "evidential", "dropout", "laplace", "context", "none")
 
 
 @dataclass
@@ -22,9 +22,12 @@ class HeadConfig:
 
     posterior: ``signed`` keeps SAM 2's logits as the mean and learns the spread only; ``nonnegative`` is the
     paper's, with its own factors behind a ReLU, and masks that start untrained. References: ``evidential``
-    (UR-ERN), MC ``dropout``, a last-layer ``laplace`` approximation, and ``none``, SAM 2 without a head.
+    (UR-ERN), MC ``dropout``, a last-layer ``laplace`` approximation, ``context``, a scale per pixel without
+    spread, and ``none``, SAM 2 without a head.
     logit_scale: learn one positive factor of mean and standard deviation in `calibrated`. Variance can only lower
     confidence, so an underconfident backbone needs it. Not for evidential, whose mean is no logit.
+    context: one more factor of both, per pixel, that reads the mask, the candidates and the predicted IoU
+    (`ContextScale`); context_hidden: width of its layers. Of Weibull heads; posterior ``context`` is nothing else.
     hidden: width of the hidden layers (Weibull heads and dropout).
 
     Weibull heads. kappa: shape of the image tokens per pixel and ``channel``, or one per ``pixel``; mask tokens
@@ -43,6 +46,8 @@ class HeadConfig:
     kappa_init: float = 4.0
     variance: str = "full"
     logit_scale: bool = False
+    context: bool = False
+    context_hidden: int = 32
     prior_shape: float = 1.0
     prior_rate: float = 3.0
     dropout: float = 0.1
@@ -56,8 +61,11 @@ class HeadConfig:
         ):
             if getattr(self, key) not in choices:
                 raise RuacError(f"head.{key}: expected {' or '.join(choices)}, found {getattr(self, key)!r}")
-        if self.hidden < 1:
-            raise RuacError(f"head.hidden: expected at least 1, found {self.hidden}")
+        for key in ("hidden", "context_hidden"):
+            if getattr(self, key) < 1:
+                raise RuacError(f"head.{key}: expected at least 1, found {getattr(self, key)}")
+        if self.context and self.posterior not in ("signed", "nonnegative"):
+            raise RuacError(f"head.context: expected false for posterior {self.posterior}")
         if not 0.1 <= self.kappa_min < self.kappa_max < math.inf:
             raise RuacError(
                 "head.kappa_min, head.kappa_max: expected 0.1 <= kappa_min < kappa_max, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from ruac.uncertainty.context import LocalScale, scaled
 from ruac.uncertainty.posterior import inner_product
 
 
@@ -18,7 +19,8 @@ class LinearPosterior:
     is one for all pixels, tokens and objects, as the weights are.
 
     mean: ``[N, K, h, w]``. pixel: f ``[N, c, h, w]``. directions: d ``[N, K, R, c]``; R = 0 is no spread.
-    offsets: b ``[R]``, of a random bias, or None. scale: positive scalar of `calibrated`, or None.
+    offsets: b ``[R]``, of a random bias, or None. scale, local_scale: of `calibrated`, a positive scalar and one per
+    pixel, or None.
     """
 
     mean: Tensor
@@ -26,6 +28,7 @@ class LinearPosterior:
     directions: Tensor
     offsets: Tensor | None = None
     scale: Tensor | None = None
+    local_scale: LocalScale | None = None
 
     @property
     def variance(self) -> Tensor:
@@ -37,15 +40,18 @@ class LinearPosterior:
             return spread.square().sum(2)
 
     def calibrated(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance ``[N, K, h, w]``, times the learned scale if there is one. Masks come from `mean`."""
-        if self.scale is None:
-            return self.mean, self.variance
-        return self.scale * self.mean, self.scale.square() * self.variance
+        """Mean and variance ``[N, K, h, w]``, times the learned scales if there are any. Masks come from `mean`."""
+        return scaled(self.mean, self.variance, self.scale, self.local_scale)
 
     def select(self, index: Tensor) -> LinearPosterior:
         """The posterior of token ``index[n]`` of object n (int64 ``[N]``): K = 1."""
         rows = torch.arange(len(index), device=index.device)
-        return replace(self, mean=self.mean[rows, index][:, None], directions=self.directions[rows, index][:, None])
+        return replace(
+            self,
+            mean=self.mean[rows, index][:, None],
+            directions=self.directions[rows, index][:, None],
+            local_scale=None if self.local_scale is None else self.local_scale.select(index),
+        )
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         """Logits ``[N, K, h, w]`` of one draw with normal z."""

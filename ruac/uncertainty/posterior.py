@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from ruac.uncertainty import weibull
+from ruac.uncertainty.context import LocalScale, scaled
+
+_BLOCK = 1 << 16  # values
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,8 @@ class Posterior:
     multiplying by z afterwards is what makes the variance exact although both terms share the same z.
 
     mean: ``[N, K, h, w]``. pixel: z ``[N, c, h, w]``. weight: w ``[N, K, S, c]``. bias: ``[N, K]`` or None.
-    scale: positive scalar of `calibrated`, or None. full_variance: False keeps Var z Var d only (paper eq. S9).
+    scale: positive scalar of `calibrated`, or None. local_scale: one per pixel and token beside it, or None.
+    full_variance: False keeps Var z Var d only (paper eq. S9).
     prior: shape and rate of the Gamma prior of every magnitude.
     """
 
@@ -52,6 +57,7 @@ class Posterior:
     weight: Factor
     bias: Tensor | None = None
     scale: Tensor | None = None
+    local_scale: LocalScale | None = None
     full_variance: bool = True
     prior: tuple[float, float] = (1.0, 3.0)
 
@@ -61,22 +67,33 @@ class Posterior:
 
         Computed at each access and not before, at the cost of two inner products.
         """
-        pixel = self.pixel.variance()
         weight = self.weight.variance().sum(-2)
-        if not self.full_variance:
-            return inner_product(weight, pixel)
-        weight_mean = self.weight.mean.sum(-2)
-        # Var z Var d + Var d (E z)^2 and Var z (E d)^2
-        return inner_product(weight, pixel + self.pixel.mean.square()) + inner_product(weight_mean.square(), pixel)
+        squared_mean = self.weight.mean.sum(-2).square()
+        parts = []
+        for mean, shape in self._blocks():
+            squared = mean.square()
+            pixel = squared * weibull.cv2(shape)
+            if not self.full_variance:
+                parts.append(inner_product(weight, pixel))
+            else:  # Var z Var d + Var d (E z)^2 and Var z (E d)^2
+                parts.append(inner_product(weight, pixel + squared) + inner_product(squared_mean, pixel))
+        return torch.cat(parts, dim=2)
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mean and shape of the image tokens, a few rows at a time where that keeps them in a CPU's cache: dozens of
+        megabytes for each intermediate result take longer to get from the system than to fill."""
+        mean, shape = self.pixel.mean, self.pixel.shape
+        rows = max(mean.shape[2], 1)
+        if mean.device.type == "cpu" and not torch.is_grad_enabled():
+            rows = max(1, min(rows, _BLOCK * rows // max(mean.numel(), 1)))
+        return zip(mean.split(rows, 2), shape.split(rows, 2), strict=True)
 
     def calibrated(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance ``[N, K, h, w]`` for probabilities and uncertainty: times the learned scale, if any.
+        """Mean and variance ``[N, K, h, w]`` for probabilities and uncertainty: times the learned scales, if any.
 
-        Masks are always taken from `mean`.
+        Masks are always taken from `mean`, whose sign no scale changes.
         """
-        if self.scale is None:
-            return self.mean, self.variance
-        return self.scale * self.mean, self.scale.square() * self.variance
+        return scaled(self.mean, self.variance, self.scale, self.local_scale)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         """Logits ``[N, K, h, w]`` of one reparameterised draw of both factors."""
@@ -110,6 +127,7 @@ class Posterior:
             mean=pick(self.mean),
             weight=Factor(pick(self.weight.mean), pick(self.weight.shape)),
             bias=None if self.bias is None else pick(self.bias),
+            local_scale=None if self.local_scale is None else self.local_scale.select(index),
         )
 
 

@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., 2017): one number that divides every logit, the simplest calibration there is."""
+"""Temperature scaling (Guo et al., 2017): one number that divides every logit, or one per pixel; and no spread."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from ruac.errors import RuacError
+from ruac.uncertainty.context import ContextScale, LocalScale
+from ruac.uncertainty.head import HeadConfig
 from ruac.uncertainty.linear import LinearPosterior
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ class TemperatureConfig:
         return "temperature"
 
 
+def spreadless(
+    decoded: Decoded, *, scale: Tensor | None = None, local_scale: LocalScale | None = None
+) -> LinearPosterior:
+    """SAM 2's logits without any spread, under the given scales."""
+    none = decoded.mask_weights[:, :, None][:, :, :0].float()  # [N, K, 0, c]
+    pixel, mean = decoded.pixel_tokens.float(), decoded.logits.float()
+    return LinearPosterior(mean=mean, pixel=pixel, directions=none, scale=scale, local_scale=local_scale)
+
+
 class TemperatureHead(nn.Module):
     """Probability ``sigmoid(l / T)``, without spread; masks are SAM 2's own, since T moves no logit across 0."""
 
@@ -43,9 +54,24 @@ class TemperatureHead(nn.Module):
         self.register_buffer("scale", torch.tensor(1 / config.temperature))
 
     def forward(self, decoded: Decoded) -> LinearPosterior:
-        none = decoded.mask_weights[:, :, None][:, :, :0].float()  # [N, K, 0, c]
-        pixel = decoded.pixel_tokens.float()
-        return LinearPosterior(mean=decoded.logits.float(), pixel=pixel, directions=none, scale=self.scale)
+        return spreadless(decoded, scale=self.scale)
+
+
+class ContextHead(nn.Module):
+    """Temperature scaling with a temperature per pixel, read from the answer (`ContextScale`), and nothing else.
+
+    The control for heads with a spread and a context: what the context does alone.
+    """
+
+    changes_masks = False
+
+    def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
+        super().__init__()
+        self.config = config
+        self.context = ContextScale(config.context_hidden)
+
+    def forward(self, decoded: Decoded) -> LinearPosterior:
+        return spreadless(decoded, local_scale=LocalScale.of(self.context, decoded, decoded.logits.float()))
 
 
 def fit_temperature(logits: Tensor, target: Tensor) -> float:

@@ -1,0 +1,138 @@
+"""A logit scale that reads the answer: local temperature scaling over the mask, its candidates and its size (ours).
+
+The variance of an inner product says how sure each factor is. Whether a mask as a whole is right shows elsewhere: in
+how much of it is undecided, how far the decoder's candidates agree, how large it is, which IoU SAM 2 predicts.
+One positive factor per pixel, of mean and standard deviation of the logit, reads that and moves no mask.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ruac.backbone.outputs import Decoded
+
+GRID = 64  # side of the map on which neighbourhoods are averaged, whatever the model's
+NEIGHBOURHOODS = (0.08, 0.24)  # sides of the squares, as shares of the map's
+# Mean and deviation of each input in the band of source objects, with nano, rounded. All are probabilities, tanh of
+# logits or the log of a share, so that another backbone's differ little.
+INPUTS = {
+    "logit": (-0.1, 0.55),
+    "confidence": (0.6, 0.33),
+    "entropy": (0.5, 0.38),
+    **{f"entropy within {side}": (0.5, 0.32) for side in NEIGHBOURHOODS},
+    "entropy of the mask": (0.75, 0.23),
+    "share of the map": (-1.5, 1.0),
+    "single mask": (-0.1, 0.5),
+    "highest candidate": (0.0, 0.5),
+    "lowest candidate": (-0.3, 0.5),
+    "disagreement": (0.16, 0.18),
+    "predicted IoU": (0.7, 0.22),
+}
+
+
+class ContextScale(nn.Module):
+    """Log of the scale, from `INPUTS` by two hidden layers per pixel; 0 at first, so that training starts at scale 1.
+
+    hidden: their width.
+    """
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Conv2d(len(INPUTS), hidden, 1),
+            nn.GELU(),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.GELU(),
+            nn.Conv2d(hidden, 1, 1),
+        )
+        nn.init.normal_(self.network[-1].weight, std=1e-3)
+        nn.init.zeros_(self.network[-1].bias)
+        middle, spread = torch.tensor(list(INPUTS.values())).unbind(-1)
+        self.register_buffer("middle", middle[:, None, None], persistent=False)
+        self.register_buffer("spread", spread[:, None, None], persistent=False)
+
+    def forward(self, logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
+        """Log scale ``[N, 1, h, w]`` of token ``index[n]`` among those of ``logits [N, 4, h, w]``, ``iou [N, 4]``."""
+        return self.log_scale(context_inputs(logits, iou, index))
+
+    def log_scale(self, inputs: Tensor) -> Tensor:
+        """The same of `context_inputs` ``[N, C, h, w]``."""
+        return self.network((inputs - self.middle) / self.spread)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalScale:
+    """The scale of one answer, computed when asked for, so that tokens nobody returns cost nothing.
+
+    index: tokens it is wanted for, ``[N, K]``.
+    """
+
+    network: ContextScale
+    logits: Tensor
+    iou: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, network: ContextScale, decoded: Decoded, logits: Tensor) -> LocalScale:
+        """Of all four tokens of a decoder pass, whose masks are the signs of `logits`."""
+        tokens = torch.arange(logits.shape[1], device=logits.device)
+        return cls(network, logits, decoded.iou.float(), tokens.expand(len(logits), -1))
+
+    def select(self, index: Tensor) -> LocalScale:
+        """Of token ``index[n]`` of object n among those of this one."""
+        return replace(self, index=self.index.gather(1, index[:, None]))
+
+    def __call__(self) -> Tensor:
+        """Positive, ``[N, K, h, w]``."""
+        with torch.autocast(self.logits.device.type, enabled=False):
+            columns = [self.network(self.logits, self.iou, column) for column in self.index.unbind(1)]
+            return torch.cat(columns, dim=1).exp()
+
+
+def scaled(mean: Tensor, variance: Tensor, scale: Tensor | None, local: LocalScale | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of logits times the scales that there are."""
+    for factor in (scale, None if local is None else local()):
+        if factor is not None:
+            mean, variance = factor * mean, factor.square() * variance
+    return mean, variance
+
+
+def context_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
+    """What can be seen of token ``index[n]``'s mask: ``[N, len(INPUTS), h, w]``, in the order of `INPUTS`."""
+    rows = torch.arange(len(index), device=index.device)
+    own = logits[rows, index][:, None]  # [N, 1, h, w]
+    probability = own.sigmoid()
+    entropy = 4 * probability * (1 - probability)  # in [0, 1], a cheap stand-in of the same shape
+    candidates = logits[:, 1:]
+    share = probability.mean((2, 3), keepdim=True)
+    maps = [
+        torch.tanh(own / 4),
+        torch.tanh(own.abs() / 2),
+        entropy,
+        *(_neighbourhood(entropy, side) for side in NEIGHBOURHOODS),
+        # Of what the mask covers, how much is undecided: relative to its size, and bounded.
+        (entropy.mean((2, 3), keepdim=True) / (share + 0.01)).tanh(),
+        (share + 1e-4).log(),
+        torch.tanh(logits[:, :1] / 4),
+        torch.tanh(candidates.amax(1, keepdim=True) / 4),
+        torch.tanh(candidates.amin(1, keepdim=True) / 4),
+        2 * candidates.sigmoid().std(1, keepdim=True),
+        iou[rows, index][:, None, None, None],
+    ]
+    return torch.cat([x.expand_as(own) for x in maps], dim=1)
+
+
+def _neighbourhood(maps: Tensor, share: float) -> Tensor:
+    """Mean over the square of side ``share`` of the map around each pixel, of what of it lies inside."""
+    size = maps.shape[-2:]
+    coarse = F.adaptive_avg_pool2d(maps, GRID) if min(size) > GRID else maps
+    side = 2 * math.floor(share * coarse.shape[-1] / 2) + 1
+    coarse = F.avg_pool2d(coarse, side, stride=1, padding=side // 2, count_include_pad=False)
+    return coarse if coarse.shape[-2:] == size else F.interpolate(coarse, size, mode="bilinear", align_corners=False)

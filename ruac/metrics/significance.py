@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from ruac.metrics.band_counts import pooled_metrics
+
 _DRAWS_AT_ONCE = 1 << 22  # objects drawn together: bounds memory
 
 
@@ -55,6 +57,40 @@ def paired_bootstrap(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.nda
         if np.shape(ours[name]) != np.shape(theirs[name]):
             raise ValueError(f"domain {name!r}: {len(ours[name])} and {len(theirs[name])} objects cannot be paired")
     return bootstrap_interval({name: np.subtract(ours[name], theirs[name]) for name in ours}, **options)
+
+
+def pooled_bootstrap(
+    domains: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Ours - theirs in each of `pooled_metrics`, mean over domains, with percentile intervals over images.
+
+    domains: the image of each object, ``[N]`` of anything comparable, and the `band_counts` ``[N, 2, BINS]`` of both
+    models on these objects. Whole images are drawn with replacement within their domain, since objects of an image
+    share its difficulties; both models are drawn together. Domains where a metric has no value are left out of it.
+    """
+    values, draws = [], []
+    for name, (images, *models) in domains.items():
+        inverse = np.unique(images, return_inverse=True)[1]
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        number = inverse.max() + 1
+        times = rng.multinomial(number, np.full(number, 1 / number), size=resamples)  # [R, images]
+        times = np.concatenate([np.ones((1, number), dtype=times.dtype), times])[:, inverse]  # [1 + R, N]
+        both = [pooled_metrics(np.tensordot(times.astype(np.float64), counts, axes=1)) for counts in models]
+        difference = {metric: both[0][metric] - both[1][metric] for metric in both[0]}
+        values.append({metric: found[0] for metric, found in difference.items()})
+        draws.append({metric: found[1:] for metric, found in difference.items()})
+    edges, found = [(1 - level) / 2, (1 + level) / 2], {}
+    for metric in values[0] if values else ():
+        held = [index for index, value in enumerate(values) if not np.isnan(value[metric])]
+        if held:
+            mean = np.nanmean([draws[index][metric] for index in held], axis=0)
+            low, high = np.quantile(mean, edges)
+            found[metric] = Interval(float(np.mean([values[index][metric] for index in held])), float(low), float(high))
+    return found
 
 
 def wilcoxon(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -14,13 +14,15 @@ from ruac.reproduce.batches import Batches
 from ruac.reproduce.plan import VANILLA, PlanConfig, SweepPlan
 
 PLACE = ["domain", "image", "object"]
+OBJECT_COLUMNS = ["j", "f", "predicted_iou", "band_error", "band_uncertainty", "band_counts"]
 
 
 @dataclass(frozen=True)
 class Collected:
     """values: one line per row of the plan, seed, domain, score and region, with "reference" as in ``domains.csv``
     and "main", True for the score that tables show. objects: one line per row, seed and object of an unseen
-    domain; ``gap`` is |uncertainty - error|, each a mean over the object's band, ``iou_error`` |predicted - true IoU|.
+    domain; ``gap`` is |uncertainty - error|, each a mean over the object's band, ``iou_error`` |predicted - true IoU|,
+    ``band_counts`` what `ruac.metrics.band_counts` gives, flat.
     """
 
     values: pd.DataFrame
@@ -55,7 +57,7 @@ def collect(plan: PlanConfig, sweep: SweepPlan) -> Collected | None:
         own = own.assign(**names, reference=own.domain.isin(found.references), main=own.score == main)
         values.append(own)
         scored = found.objects[found.objects.model == model.name]
-        objects.append(scored[[*PLACE, "j", "f", "predicted_iou", "band_error", "band_uncertainty"]].assign(**names))
+        objects.append(scored[[*PLACE, *OBJECT_COLUMNS]].assign(**names))
     scored = pd.concat(objects, ignore_index=True)
     scored["jf"] = (scored.j + scored.f) / 2
     scored["gap"] = (scored.band_uncertainty - scored.band_error).abs()

@@ -103,9 +103,10 @@ class Model:
 
     @property
     def files(self) -> list[Path]:
-        """What it is made of: a training's export, a temperature that was fitted."""
-        exported = [self.run.export / CONFIG, self.run.export / WEIGHTS] if self.run else []
-        return exported + [Path(self.entry[key]) for key in ("temperature",) if self.entry.get(key)]
+        """What it is made of: an export of its training or of tools/fit_context.py, a temperature that was fitted."""
+        export, temperature = self.entry.get("export"), self.entry.get("temperature")
+        exported = [Path(export) / CONFIG, Path(export) / WEIGHTS] if export else []
+        return exported + ([Path(temperature)] if temperature else [])
 
     @property
     def ready(self) -> bool:

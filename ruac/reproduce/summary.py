@@ -12,7 +12,7 @@ from ruac.files import write_text
 from ruac.report.columns import COLUMNS, Column
 from ruac.report.load import REGIONS
 from ruac.reproduce.collect import Collected, collect
-from ruac.reproduce.compare import OBJECT_SCORES, over_domains, over_objects, over_seeds
+from ruac.reproduce.compare import OBJECT_SCORES, PIXEL_SCORES, over_domains, over_objects, over_pixels, over_seeds
 from ruac.reproduce.cost import attack_strength, training_cost
 from ruac.reproduce.plan import PlanConfig
 
@@ -39,7 +39,10 @@ def write_summary(plan: PlanConfig) -> Path:
         seeds = over_seeds(collected)
         baselines = [row for row in plan.compare_with if row in collected.rows]
         differences = [over_domains(collected, row) for row in baselines]
-        intervals = [over_objects(collected, row, replicates=plan.replicates) for row in baselines]
+        intervals = [
+            pd.concat(over(collected, row, replicates=plan.replicates) for over in (over_objects, over_pixels))
+            for row in baselines
+        ]
         pages += [f"## Sweep `{name}`", _means(seeds)]
         for row, domains, objects in zip(baselines, differences, intervals, strict=True):
             if len(domains):
@@ -107,15 +110,20 @@ def _differences(domains: pd.DataFrame) -> str:
 
 
 def _intervals(objects: pd.DataFrame, replicates: int) -> str:
-    found, lines = objects.set_index(["row", "metric"]), []
-    columns = [OBJECT_COLUMNS.get(score) or COLUMNS[score] for score in OBJECT_SCORES]
-    for row in objects.row.unique():
-        cells = [(column, found.loc[(row, column.key)]) for column in columns]
-        lines.append(
-            [row, *(f"{_signed(c, x.difference)} [{_signed(c, x.low)}, {_signed(c, x.high)}]" for c, x in cells)]
-        )
-    text = f"Difference per object [95 % interval of {replicates} paired bootstrap draws of objects within domains]."
-    return f"{text}\n\n{markdown(['row', *(c.label for c in columns)], lines)}"
+    found, pages = objects.set_index(["row", "metric"]), []
+    for text, scores, drawn in (
+        ("Difference per object", OBJECT_SCORES, "objects"),
+        ("Difference of the entropy's pooled metrics in the object band", PIXEL_SCORES, "images"),
+    ):
+        columns, lines = [OBJECT_COLUMNS.get(score) or COLUMNS[score] for score in scores], []
+        for row in objects.row.unique():
+            cells = [(column, found.loc[(row, column.key)]) for column in columns]
+            lines.append(
+                [row, *(f"{_signed(c, x.difference)} [{_signed(c, x.low)}, {_signed(c, x.high)}]" for c, x in cells)]
+            )
+        text = f"{text} [95 % interval of {replicates} paired bootstrap draws of {drawn} within domains]."
+        pages.append(f"{text}\n\n{markdown(['row', *(c.label for c in columns)], lines)}")
+    return "\n\n".join(pages)
 
 
 def _per_domain(collected: Collected) -> list[str]:

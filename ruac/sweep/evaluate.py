@@ -17,9 +17,10 @@ from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.sample import Sample
 from ruac.ensemble import FLIPS, EnsembleSam, FlippedFeatures
 from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
+from ruac.metrics.band_counts import band_counts
 from ruac.model import Prediction, UncertainSam, predict
 from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
-from ruac.uncertainty import total_uncertainty
+from ruac.uncertainty.maps import logit_uncertainty
 
 REGIONS = ("image", "band")
 BLOCK = 8  # objects decoded at a time: memory does not grow with the number of objects in a picture
@@ -160,6 +161,7 @@ def _add(
             regions={region: band if region == "band" else None for region in regions},
         )
         main = next(iter(answer.uncertainty.values()))
+        counts = band_counts(answer.probability, masks != truth, band).reshape(len(masks), -1)
         error = (((masks != truth) & band).sum(dim=(1, 2)) / count).tolist()
         doubt = ((main * band).sum(dim=(1, 2)) / count).tolist()
         for index, key in enumerate(sample.record.object_ids):
@@ -177,6 +179,7 @@ def _add(
                     "clicks": int(clicks),
                     "band_error": error[index],
                     "band_uncertainty": doubt[index],
+                    "band_counts": counts[index].tolist(),
                     "points": answer.points[index].reshape(-1).tolist(),
                     "labels": answer.labels[index].tolist(),
                 }
@@ -203,7 +206,7 @@ def _ask(model: UncertainSam, final: Round, encodings: Encodings, keys: list[str
 
 def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
     logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0]  # [N, H, W]
-    total = total_uncertainty(logit, torch.zeros_like(logit))
+    total = logit_uncertainty(logit)
     iou = final.iou.float()
     if prediction.posterior is None:  # vanilla SAM 2: the entropy of its sigmoid, and the authors' stand-in
         standin = (1 - iou).clamp(0, 1)[:, None, None].expand_as(total)
@@ -211,7 +214,8 @@ def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int
     else:
         own = prediction.posterior.select(final.choice).scores()
         uncertainty = {"total": total} | {name: upsample(score, size)[:, 0] for name, score in own.items()}
-    return Answer(final.masks, logit.sigmoid(), uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
+    probability = logit.sigmoid_()  # in place: a map of all objects at once is slow to get from the system
+    return Answer(final.masks, probability, uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
 
 
 def _correct(answer: Answer, truth: np.ndarray) -> Answer:

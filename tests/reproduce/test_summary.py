@@ -10,9 +10,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ruac.errors import RuacError
+from ruac.metrics.band_counts import BINS, pooled_metrics
 from ruac.reproduce.batches import Batches
 from ruac.reproduce.collect import collect
-from ruac.reproduce.compare import over_domains, over_objects, over_seeds
+from ruac.reproduce.compare import over_domains, over_objects, over_pixels, over_seeds
 from ruac.reproduce.cost import attack_strength, training_cost
 from ruac.reproduce.queue import run_plan
 from ruac.reproduce.summary import SHOWN, write_summary
@@ -42,6 +43,11 @@ def numbers(model, domain):
     return 0.5 + 0.3 * rng.random(OBJECTS)
 
 
+def band_counts(model, domain):
+    rng = np.random.default_rng([*f"{model}{domain}".encode()])
+    return rng.integers(50, size=(OBJECTS, 2, BINS), dtype=np.int32)
+
+
 def write_sweep(given):
     out, models = json.loads(given["out"]), [entry["name"] for entry in json.loads(given["models"])]
     table, objects = [], []
@@ -56,9 +62,15 @@ def write_sweep(given):
                         | {"images": 3, "objects": OBJECTS, "j": j.mean(), "f": j.mean()}
                         | metrics
                     )
-            frame = {"domain": domain, "image": "i", "object": [f"o{n}" for n in range(OBJECTS)], "model": model}
+            frame = {
+                "domain": domain,
+                "image": [f"i{n // 2}" for n in range(OBJECTS)],
+                "object": [f"o{n}" for n in range(OBJECTS)],
+                "model": model,
+            }
             same = {"j": j, "f": j, "predicted_iou": j - 0.1, "band_error": j / 2, "band_uncertainty": j / 4}
-            objects.append(pd.DataFrame(frame | same))
+            counts = {"band_counts": list(band_counts(model, domain).reshape(OBJECTS, -1))}
+            objects.append(pd.DataFrame(frame | same | counts))
     pd.DataFrame(table).to_csv(f"{out}/domains.csv", index=False)
     pd.concat(objects).to_parquet(f"{out}/objects.parquet", index=False)
     manifest = {"protocol": {}, "models": [{"name": m} for m in models], "domains": [], "environment": {}}
@@ -114,6 +126,18 @@ def test_over_objects(swept):
     assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=2e-3)
     assert table.loc["ruac", "gap"].difference == pytest.approx(np.mean(pairs) / 4)
     assert table.loc["ruac", "iou_error"].difference == pytest.approx(0, abs=1e-12)
+
+
+def test_over_pixels(swept):
+    table = over_pixels(collect(swept, swept.sweeps[0]), "vanilla", replicates=300).set_index(["row", "metric"])
+    differences = []
+    for domain in DOMAINS[1:]:
+        both = [sum(band_counts(model, domain).sum(0) for model in row) for row in (("ruac-0", "ruac-1"), ("vanilla",))]
+        differences.append(pooled_metrics(both[0])["auroc"] - pooled_metrics(both[1])["auroc"])
+    found = table.loc["ruac", "auroc"]
+    assert found.difference == pytest.approx(np.mean(differences))
+    assert found.low < found.difference < found.high
+    assert set(table.index.get_level_values("metric")) == {"auroc", "ece", "aurc", "prr"}
 
 
 def test_cost_and_attack(swept):

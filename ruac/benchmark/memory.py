@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +20,8 @@ import torch
 from ruac.benchmark.cases import Case
 from ruac.benchmark.rows import Row
 from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
+from ruac.sweep import chunks
+from ruac.sweep.chunks import ChunkWriter, chunk_path, merge_chunks, save_chunk
 from ruac.sweep.evaluate import Scores, evaluate_image
 from ruac.sweep.protocol import ProtocolConfig
 
@@ -28,10 +32,10 @@ _Point = tuple[int, float, int]  # objects so far, CPU seconds, peak bytes
 
 
 def run(*, counts: list[int]) -> list[Row]:
-    """Objects of 64 px, first scored, then held as the rows that a sweep keeps of each; each in a process of its
-    own. Ratio: of the peak so far to that after the first of `counts`, which are ascending multiples of it."""
+    """Objects of 64 px: scored, their rows kept while a domain is swept, and merged at its end; each in a process of
+    its own. Ratio: of the peak so far to that after the first of `counts`, which are ascending multiples of it."""
     rows = []
-    for name, work in (("metrics", _score), ("rows of objects, held", _hold)):
+    for name, work in (("metrics", _score), ("rows, swept", _sweep), ("rows, merged", _merge)):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             points = pool.submit(_collect, work, counts).result()
         first = points[0]
@@ -80,12 +84,39 @@ def _score(counts: list[int]) -> Iterator[int]:
         yield count
 
 
-def _hold(counts: list[int]) -> Iterator[int]:
-    """Hold copies of the rows of a real picture, as a sweep has them of a whole domain."""
+def _sweep(counts: list[int]) -> Iterator[int]:
+    """Hand on the rows of a real picture again and again, as if each time of another image of one domain."""
+    scores = _picture()
+    text, done = json.dumps(scores.rows), 0
+    with tempfile.TemporaryDirectory() as folder:
+        writer = ChunkWriter(Path(folder), "benchmark")
+        for count in counts:
+            while done < count:
+                writer.open("benchmark", f"{done:016}")
+                for names, sums in scores.sums.items():
+                    writer.scores.sums[names].merge(sums)
+                writer.scores.rows += json.loads(text)
+                writer.add(f"{done:016}")
+                done += OBJECTS
+            writer.save()
+            yield count
+
+
+def _merge(counts: list[int]) -> Iterator[int]:
+    """Read as many rows as columns, from chunks of at most the size that a sweep makes them."""
+    scores = _picture()
+    rows = scores.rows
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts:
+            size = min(count, chunks.OBJECTS)
+            scores.rows = rows * (size // len(rows))
+            path = chunk_path(Path(folder), "benchmark", str(count))
+            save_chunk(path, scores, "benchmark")
+            merge_chunks([path] * math.ceil(count / size), "benchmark")
+            yield count
+
+
+def _picture() -> Scores:
     case, scores = Case("nano", SIDE, OBJECTS), Scores()
     evaluate_image({"ruac": case.model()}, case.sample(), ProtocolConfig(), scores, domain="benchmark")
-    text, held = json.dumps(scores.rows), []
-    for count in counts:
-        while len(held) < count:
-            held += json.loads(text)  # as from a chunk
-        yield count
+    return scores

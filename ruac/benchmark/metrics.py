@@ -34,6 +34,8 @@ def run(*, cases: Iterable[Case], repeats: int) -> list[Row]:
     """Rows of the parts of `evaluate_image`, for the head alone and with vanilla SAM 2 beside it, which doubles the
     masks' scores but shares encoder and decoder. Ratio: to the whole image."""
     rows = []
+    first = Case("nano", 64, 2)
+    profile_image({"ruac": first.model()}, first.sample())  # the metrics are compiled at their first use
     for case in cases:
         model, sample = case.model(), case.sample()
         vanilla = UncertainSam(model.backbone, None)

@@ -35,8 +35,8 @@ ECE_BIN_OF = np.ceil((CONFIDENCE_EDGES[1:] + CONFIDENCE_EDGES[:-1]) / 2 * ECE_BI
 _MANTISSA, _OCTAVES = 3, 32
 RANK_HALF = _OCTAVES << _MANTISSA
 RANK_BINS = 2 * RANK_HALF
-_SHIFT = 23 - _MANTISSA
-_LOWEST = (126 - _OCTAVES) << _MANTISSA  # 126 is the exponent of 1/2
+SHIFT = 23 - _MANTISSA
+LOWEST = (126 - _OCTAVES) << _MANTISSA  # 126 is the exponent of 1/2
 
 
 def uncertainty_bin(u: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def confidence_bin(c: Tensor) -> Tensor:
 
 def rank_bin(x: Tensor) -> Tensor:
     """Place of float32 x in [0, 1] among the `RANK_BINS`; the outermost bins hold the rest beyond 2^-33."""
-    place = (torch.minimum(x, 1 - x).view(torch.int32) >> _SHIFT).sub_(_LOWEST).clamp_(0, RANK_HALF - 1)
+    place = (torch.minimum(x, 1 - x).view(torch.int32) >> SHIFT).sub_(LOWEST).clamp_(0, RANK_HALF - 1)
     return place.addcmul_((RANK_BINS - 1) - 2 * place, (x > 0.5).to(torch.int32))
 
 

@@ -37,9 +37,9 @@ LAYOUT = {
     "map_confidence": (CONFIDENCE_BINS,),
 }
 
-_CPU_BLOCK, _CUDA_BLOCK = 1 << 16, 1 << 24  # pixels; a CPU block stays in cache, a CUDA block bounds memory
+_BLOCK = 1 << 24  # pixels
 _GROUP = 1 << 20  # pixels of whole maps handled together: memory does not grow with the number of objects
-_PATCH_ONE = 1 << 20  # fixed point within patches: the sum of 16 pixels is exact in float32
+PATCH_ONE = 1 << 20  # fixed point within patches: the sum of 16 pixels is exact in float32
 _KINDS = 4  # of a pixel's probability: true label, p > 1/2
 
 Arrays = dict[str, np.ndarray]
@@ -154,7 +154,7 @@ class _Pixels:
         return {
             "confidence": self._fold(count.sum((2, 3))),
             "confidence_sum": self._fold(total.sum((1, 2, 3))),
-            **_foreground(self._fold(count.sum(1)), self._fold(total.sum(1))),
+            **foreground(self._fold(count.sum(1)), self._fold(total.sum(1))),
             **self._moments(moments, ("e", "ee", "nll")),
         }
 
@@ -183,8 +183,7 @@ class _Pixels:
         return values.reshape(-1) if self.where is None else values.reshape(-1)[self.where]
 
     def _blocks(self) -> Iterator[slice]:
-        size = _CUDA_BLOCK if self.p.is_cuda else _CPU_BLOCK
-        return (slice(start, start + size) for start in range(0, len(self.p), size))
+        return (slice(start, start + _BLOCK) for start in range(0, len(self.p), _BLOCK))
 
     def _fold(self, table: Tensor) -> dict[str, Tensor]:
         """``[codes, ...]``, counts for each code, as counts for each region."""
@@ -212,7 +211,7 @@ def _histogram(index: Tensor, shape: tuple[int, ...], weight: Tensor | None = No
     return torch.bincount(index, weights=weight, minlength=math.prod(shape)).view(shape)
 
 
-def _foreground(count: dict[str, Tensor], total: dict[str, Tensor]) -> Counts:
+def foreground(count: dict[str, Tensor], total: dict[str, Tensor]) -> Counts:
     """15 bins of p from confidence bins ``[true label, p > 1/2, bins]``: below 1/2 they are mirrored."""
     found: Counts = {"foreground": {}, "foreground_sum": {}}
     for region in count:
@@ -263,12 +262,12 @@ def _patches(u: Tensor, wrong: Tensor, regions: Masks) -> Counts:
     found = {region: torch.zeros(shape, dtype=torch.int64, device=u.device) for region in regions}
     if u.ndim < 3:
         return {"patches": found}
-    u_fixed, correct = (u * _PATCH_ONE).round_(), (~wrong).float()
+    u_fixed, correct = (u * PATCH_ONE).round_(), (~wrong).float()
     for region, mask in regions.items():
         held = torch.ones_like(u[:1]) if mask is None else mask.float()
         inside = (correct, u_fixed) if mask is None else (correct * held, u_fixed * held)
         count, right, doubt = (_patch_sums(x) for x in (held, *inside))
-        level = sum((doubt > tau * _PATCH_ONE * count).long() for tau in TAUS)
+        level = sum((doubt > tau * PATCH_ONE * count).long() for tau in TAUS)
         level += shape[1] * (2 * right < count)
         found[region] = _histogram(level[(count > 0).expand_as(level)], shape)
     return {"patches": found}

@@ -18,6 +18,7 @@ from ruac.metrics.bins import ECE_BIN_OF, ECE_BINS, PAVPU_NATS, TAUS, UNCERTAINT
 from ruac.metrics.pixels import LAYOUT, NLL_RANGE, ONE, Arrays, checked, tally
 
 MAX_PIXELS = 1 << 38  # far from where an int64 sum could overflow
+_COMPILED = ("cpu",)  # types of devices whose pixels go through `compiled` instead of `pixels`
 _FIRST_VERSION = ("confidence", "confidence_sum", "uncertainty", "moments")  # what every saved state has
 
 
@@ -32,14 +33,20 @@ def update_sums(
 ) -> None:
     """Add the same pixels to ``sums[score, region]`` of every score in `uncertainty` and every region, in one pass.
 
-    The result is that of calling `ReliabilitySums.update` for each pair, at two thirds of the cost for two scores and
-    two regions. probability, target, prediction: as there. uncertainty: by score. regions: by
-    name, a mask or None for all pixels. Raises `ValueError` as there; nothing is added then.
+    The result is that of calling `ReliabilitySums.update` for each pair, and what does not depend on the score is
+    computed once. probability, target, prediction: as there. uncertainty: by score. regions: by name, a mask or None
+    for all pixels. Raises `ValueError` as there; nothing is added then.
     """
     p, scores, truth, label, masks = checked(probability, uncertainty, target, prediction, regions)
     for pair in ((score, region) for score in scores for region in masks):
         if sums[pair].count + p.numel() > MAX_PIXELS:
             raise ValueError(f"more than {MAX_PIXELS} pixels in one ReliabilitySums")
+    if p.device.type in _COMPILED:
+        from ruac.metrics import compiled  # here, since it takes a second and a GPU has no use for it
+
+        arrays = {(score, region): sums[score, region].to_arrays() for score in scores for region in masks}
+        compiled.add(arrays, p, scores, truth, label, masks)
+        return
     with torch.no_grad():
         for score, region, counts in tally(p, scores, truth, label, masks):
             sums[score, region].add_counts(counts)

@@ -9,7 +9,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Column:
-    """How a metric is shown. higher: larger is better, None where neither is. mask: judges the mask alone."""
+    """How a metric is shown.
+
+    higher: larger is better, None where neither is. mask: judges the mask alone. top: the best value there is, where
+    larger is better; where smaller is, that is 0.
+    """
 
     key: str
     label: str
@@ -17,6 +21,11 @@ class Column:
     scale: float = 1.0
     digits: int = 3
     mask: bool = False
+    top: float = 1.0
+
+    @property
+    def perfect(self) -> float:
+        return self.top if self.higher else 0.0
 
     def text(self, value: float) -> str:
         return f"{self.scale * value:.{self.digits}f}" if np.isfinite(value) else "\u2013"
@@ -41,7 +50,7 @@ COLUMNS = {
         Column("aurc", "AURC", False, digits=4),
         Column("e_aurc", "E-AURC", False, digits=4),
         Column("ause", "AUSE", False),
-        Column("prr", "PRR", True, digits=1),
+        Column("prr", "PRR", True, digits=1, top=100.0),
         Column("p_acc_cert", "p(acc|cert)", True),
         Column("p_unc_inacc", "p(unc|inacc)", True),
         Column("p_acc_cert_image", "p(acc|cert), own median", True),
@@ -61,3 +70,13 @@ COLUMNS = {
 SHOWN_FIRST = ("jf", "ece", "auroc", "aurc", "prr")
 GLANCE = ("jf", "ece", "brier", "nll", "auroc", "fpr95", "aurc", "prr", "pcc", "rss")
 DOTS = ("jf", "ece", "brier", "auroc", "aurc", "prr")
+RADAR = ("jf", "ece", "brier", "nll", "auroc", "aurc", "prr", "rss")
+ROBUST = ("jf", "ece", "auroc", "aurc", "prr", "rss")
+# Of predicted IoU against true IoU, over objects; not columns of ``domains.csv``.
+MASK_SCORES = (
+    Column("iou_mae", "MAE", False),
+    Column("iou_gap", "gap"),
+    Column("iou_pcc", "Pearson", True),
+    Column("iou_spearman", "Spearman", True),
+    Column("iou_auroc", "AUROC of J < 0.75", True),
+)

@@ -16,9 +16,10 @@ from ruac.report.columns import COLUMNS, Column
 
 KEYS = ("domain", "model", "score", "region")
 REGIONS = {"image": "whole image", "band": "band around the object"}
-SCORES = {"entropy": "entropy", "iou": "1 - predicted IoU", "total": "total"}
+SCORES = {"iou": "1 - predicted IoU"}  # any other is called what it is
 COUNTS = ("images", "objects")
 UNSHOWN = ("failed",)
+_CORRUPTION_KEYS = ("of", "name", "severity", "level")
 _OBJECT_COLUMNS = ("domain", "image", "object", "model", "j", "predicted_iou")
 
 
@@ -38,18 +39,30 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Corruption:
+    """What was done to a domain. of: the domain as it was. level: place of the severity, weak to strong, from 1."""
+
+    of: str
+    name: str
+    severity: str
+    level: int
+
+
+@dataclass(frozen=True)
 class Results:
     """A sweep's folder, read and checked.
 
-    values: indexed by (domain, model, score, region), numeric columns only. objects: of the unseen domains.
-    references: data sets that are no unseen domains, shown but left out of every mean and count.
+    values: indexed by (domain, model, score, region), numeric columns only. every_object: of all domains.
+    references: data sets that are no unseen domains, shown but left out of every mean and count. corrupted: by name,
+    domains that are others corrupted, shown as curves over severity and nowhere else.
     """
 
     folder: Path
     manifest: dict
     values: pd.DataFrame
-    objects: pd.DataFrame
+    every_object: pd.DataFrame
     references: list[str]
+    corrupted: dict[str, Corruption]
 
     @cached_property
     def models(self) -> list[str]:
@@ -58,7 +71,19 @@ class Results:
     @cached_property
     def domains(self) -> list[str]:
         """The unseen ones."""
-        return [d for d in dict.fromkeys(self.values.index.get_level_values("domain")) if d not in self.references]
+        found = dict.fromkeys(self.values.index.get_level_values("domain"))
+        return [d for d in found if d not in self.references and d not in self.corrupted]
+
+    @cached_property
+    def objects(self) -> pd.DataFrame:
+        """Of the unseen domains."""
+        return self.every_object[self.every_object.domain.isin(self.domains)]
+
+    @cached_property
+    def baseline(self) -> str:
+        """The first vanilla model, else the first."""
+        kinds = [m.get("kind") for m in self.manifest["models"]]
+        return self.models[kinds.index("vanilla") if "vanilla" in kinds else 0]
 
     @cached_property
     def regions(self) -> list[str]:
@@ -77,7 +102,7 @@ class Results:
         for color, model in enumerate(self.models):
             scores = [score for m, score in pairs if m == model]
             for style, score in enumerate(scores):
-                label = model if len(scores) == 1 else f"{model}, {SCORES.get(score, score)}"
+                label = model if len(scores) == 1 else f"{model}, {SCORES.get(score, score.replace('_', ' '))}"
                 entries.append(Entry(model, score, label, color % 8, style % 3))
         return entries
 
@@ -140,8 +165,21 @@ def load_results(folder: Path) -> Results:
     path = folder / "objects.parquet"
     objects = _read(path, pd.read_parquet)
     _need(path, objects, _OBJECT_COLUMNS)
-    references = list(table.domain[table.reference].unique())
-    return Results(folder, manifest, values, objects[~objects.domain.isin(references)], references)
+    corrupted = _corrupted(folder / "manifest.json", manifest)
+    references = [domain for domain in table.domain[table.reference].unique() if domain not in corrupted]
+    return Results(folder, manifest, values, objects, references, corrupted)
+
+
+def _corrupted(path: Path, manifest: dict) -> dict[str, Corruption]:
+    found = {}
+    for index, domain in enumerate(manifest["domains"]):
+        if (entry := domain.get("corruption")) is None:
+            continue
+        if not isinstance(entry, dict) or set(entry) != set(_CORRUPTION_KEYS):
+            expected = ", ".join(_CORRUPTION_KEYS)
+            raise RuacError(f"{path}: domains[{index}]: 'corruption' is {entry!r}, expected the keys {expected}")
+        found[domain["name"]] = Corruption(**entry)
+    return found
 
 
 def read_table(path: Path) -> pd.DataFrame:

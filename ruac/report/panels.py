@@ -57,10 +57,13 @@ class Panel:
         return sum(map(len, pictures))
 
 
-def load_panels(folder: Path, models: list[str], budget: int = 3_600_000) -> tuple[list[Panel], int]:
+def load_panels(
+    folder: Path, models: list[str], *, optional: set[str] = frozenset(), budget: int = 5_000_000
+) -> tuple[list[Panel], int]:
     """Render the panels listed in ``folder/index.json`` so that they stay below `budget` bytes.
 
-    Pictures shrink first; then panels are dropped, the last of each domain and case before the second of any.
+    Pictures shrink first; then panels are dropped, the last of each domain and case before the second of any. Panels
+    of the domains `optional` are added while there is room, and shrink nothing.
     Returns the panels, the first of every domain and case before the second of any, and how many are listed.
     Raises `RuacError` naming a file that is missing, unreadable or lacks an array.
     """
@@ -69,18 +72,18 @@ def load_panels(folder: Path, models: list[str], budget: int = 3_600_000) -> tup
     places = []
     for number, entry in enumerate(entries):
         group = entry["domain"], entry["case"]
-        places.append((seen[group], number))
+        places.append((entry["domain"] in optional, seen[group], number))
         seen[group] += 1
     panels: dict[int, Panel] = {}
     for side, quality in _QUALITIES:
         panels, left = {}, budget
-        for _, number in sorted(places):
+        for _, _, number in sorted(places):
             panel = _render(folder.parent, entries[number], models, side, quality)
             left -= panel.size
             if left < 0:
                 break
             panels[number] = panel
-        if len(panels) == len(entries):
+        if all(number in panels for extra, _, number in places if not extra):
             break
     return list(panels.values()), len(entries)
 

@@ -14,13 +14,12 @@ _SLIGHT = 0.05
 
 
 def statements(results: Results) -> list[dict]:
-    """What the numbers allow to be said of every model against the baseline (the first vanilla model, else the first).
+    """What the numbers allow to be said of every model against the baseline.
 
     One statement per question: a verdict, and the numbers behind it. A verdict is "better" or "worse" only when a
     signed-rank test over domains agrees at p < 0.05 or, with too few domains to test, when all of at least three agree.
     """
-    kinds = [m.get("kind") for m in results.manifest["models"]]
-    baseline = results.models[kinds.index("vanilla") if "vanilla" in kinds else 0]
+    baseline = results.baseline
     questions = (
         ("ece", "Calibration", "expected calibration error"),
         ("auroc", "Finding its own wrong pixels", "AUROC"),
@@ -72,7 +71,7 @@ def _compare(results: Results, column: Column, model: str, baseline: str, region
         "ours": column.text(float(ours.mean())),
         "theirs": column.text(float(theirs.mean())),
         # Small against what there is to lose or gain: a sure difference can still be a slight one.
-        "slight": abs(ours.mean() - theirs.mean()) < _SLIGHT * abs(theirs.mean() - bool(column.higher)),
+        "slight": abs(ours.mean() - theirs.mean()) < _SLIGHT * abs(theirs.mean() - column.perfect),
         "change": _change(float(ours.mean()), float(theirs.mean())),
         "wins": wins,
         "count": count,

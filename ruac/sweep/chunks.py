@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from ruac.errors import RuacError
 from ruac.files import atomic_path
@@ -21,10 +22,11 @@ from ruac.sweep.evaluate import Scores
 
 SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
 SAVE_SHARE = 20  # of the time goes into saving at most one part in so many
+OBJECTS = 2048  # in a chunk, beyond which another one is begun: what a process holds does not grow with its domain
 
 
 class ChunkWriter:
-    """The chunk that this process is at: the images it has done of one domain since it came to it.
+    """The chunk that this process is at: the images it has done of one domain since it came to it, or the latest.
 
     key: see `save_chunk`. Images are evaluated into ``scores`` and then counted with `add`; `open` and `save` are for
     the loop around.
@@ -35,8 +37,8 @@ class ChunkWriter:
         self.scores, self._images, self._domain, self._path = Scores(), [], None, None
 
     def open(self, domain: str, image: str) -> None:
-        """Go on with `domain`; saves and leaves the chunk of another one. image: the one to come."""
-        if domain != self._domain:
+        """Go on with `domain`; saves and leaves the chunk of another one, or a full one. image: the one to come."""
+        if domain != self._domain or self._objects() >= OBJECTS:
             self.save()
             self.scores, self._images, self._domain = Scores(), [], domain
             self._path = chunk_path(self.folder, domain, image[:16])
@@ -55,6 +57,11 @@ class ChunkWriter:
         """Write the chunk, in place of its smaller self."""
         if self._images:
             save_chunk(self._path, self.scores, self.key, self._images)
+
+    def _objects(self) -> int:
+        """Their number: each has a row for every model."""
+        models = {model for model, _, _ in self.scores.sums}
+        return len(self.scores.rows) // max(1, len(models))
 
 
 def chunk_path(folder: Path, domain: str, name: str) -> Path:
@@ -114,11 +121,18 @@ def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) 
     return found
 
 
-def merge(target: Scores, chunk: Scores) -> None:
-    """Add a chunk's rows and sums to `target`."""
-    target.rows.extend(chunk.rows)
-    for names, sums in chunk.sums.items():
-        target.sums[names].merge(sums)
+def merge_chunks(paths: Iterable[Path], key: str) -> tuple[pa.Table, dict[tuple[str, str, str], ReliabilitySums]]:
+    """Rows of several chunks in their order, one or more, and their sums. Raises `RuacError` as `load_chunk` does.
+
+    Rows are kept as columns, which take a fifth of the memory of dictionaries.
+    """
+    tables, total = [], Scores()
+    for path in paths:
+        chunk = load_chunk(path, key)
+        tables.append(pa.Table.from_pylist(chunk.rows))
+        for names, sums in chunk.sums.items():
+            total.sums[names].merge(sums)
+    return pa.concat_tables(tables), dict(total.sums)
 
 
 def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:

@@ -48,7 +48,9 @@ def write_panels(sweep: Sweep, objects: pd.DataFrame) -> None:
 
 
 def _cases(rows: pd.DataFrame, count: int) -> list[tuple[str, Any]]:
-    by_j = rows.sort_values("j", kind="stable")
-    overconfidence = (rows.band_error - rows.band_uncertainty).sort_values(kind="stable")
-    chosen = (by_j.head(count), by_j.tail(count), rows.loc[overconfidence.tail(count).index])
+    """The `count` most extreme rows of each case, the most extreme first."""
+    best = rows.sort_values("j", ascending=False, kind="stable")
+    worst = rows.sort_values("j", kind="stable")
+    overconfidence = (rows.band_error - rows.band_uncertainty).sort_values(ascending=False, kind="stable")
+    chosen = (worst.head(count), best.head(count), rows.loc[overconfidence.head(count).index])
     return [(case, row) for case, own in zip(CASES, chosen, strict=True) for row in own.itertuples()]

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from ruac.data.corruptions import CORRUPTIONS, parse_corruption
 from ruac.errors import RuacError
 from ruac.export import fingerprint
 from ruac.files import atomic_path, write_text
+from ruac.metrics import ReliabilitySums
 from ruac.metrics.curves import rss
 from ruac.model import UncertainSam
 from ruac.provenance import environment
-from ruac.sweep.chunks import finished_images, load_chunk, merge
-from ruac.sweep.evaluate import Scores
+from ruac.sweep.chunks import finished_images, merge_chunks
 from ruac.sweep.methods import is_vanilla
 from ruac.sweep.panels import write_panels
 from ruac.sweep.replay import OBJECTS, replay_hash
@@ -42,44 +47,57 @@ def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[s
     """
     out = Path(sweep.config.out)
     lost = Counter(failure["domain"] for failure in failed)
-    frames: list[pd.DataFrame] = []
     table: list[dict] = []
-    for domain, dataset in sweep.domains.items():
-        done = finished_images(out, domain, sweep.key, names[domain])
-        if missing := len(names[domain]) - len(done) - lost[domain]:
-            raise RuacError(f"{out}: {missing} images of {domain!r} are in no chunk; sweep again to add them")
-        total = Scores()
-        for path in sorted(set(done.values())):
-            merge(total, load_chunk(path, sweep.key))
-        if not total.rows:
-            continue
-        place = {record.id: position for position, record in enumerate(dataset.records)}
-        total.rows.sort(key=lambda row: place[row["image"]])  # stable: within an image as they were evaluated
-        frames.append(pd.DataFrame(total.rows))
-        table += domain_rows(domain, total, failed=lost[domain])
-        for (model, score, region), sums in total.sums.items():
-            with atomic_path(out / "sums" / f"{model}.{score}.{region}.{domain}.npz") as path, open(path, "wb") as file:
-                np.savez_compressed(file, **sums.to_arrays())
-    if not frames:
-        raise RuacError(f"none of {len(failed)} images could be read; the first: {failed[0]['error']}")
-    objects = pd.concat(frames, ignore_index=True)
-    with atomic_path(out / OBJECTS) as path:
-        objects.to_parquet(path, index=False)
+    with atomic_path(out / OBJECTS) as path, ExitStack() as stack:
+        writer = None
+        for domain in sweep.domains:
+            if (merged := _merge(sweep, domain, names[domain], lost[domain])) is None:
+                continue
+            rows, sums = merged
+            table += domain_rows(
+                domain, rows.select(["model", "image", "j", "f"]).to_pandas(), sums, failed=lost[domain]
+            )
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
+            writer.write_table(rows)
+        if writer is None:
+            raise RuacError(f"none of {len(failed)} images could be read; the first: {failed[0]['error']}")
     frame = pd.DataFrame(table)
     frame.insert(1, "reference", frame.domain.isin(sweep.references))
     write_text(out / DOMAINS, frame.to_csv(index=False))
+    single = [field.name for field in pq.read_schema(out / OBJECTS) if not pa.types.is_list(field.type)]
+    objects = pd.read_parquet(out / OBJECTS, columns=single)
     write_panels(sweep, objects)
     _write_manifest(sweep, names, objects, failed)
 
 
-def domain_rows(domain: str, scores: Scores, *, failed: int = 0) -> list[dict]:
+def _merge(
+    sweep: Sweep, domain: str, names: list[str], lost: int
+) -> tuple[pa.Table, dict[tuple[str, str, str], ReliabilitySums]] | None:
+    """Rows of a domain in the order of its images, and its sums, which are written; None without a readable image."""
+    out = Path(sweep.config.out)
+    done = finished_images(out, domain, sweep.key, names)
+    if missing := len(names) - len(done) - lost:
+        raise RuacError(f"{out}: {missing} images of {domain!r} are in no chunk; sweep again to add them")
+    if not done:
+        return None
+    rows, sums = merge_chunks(sorted(set(done.values())), sweep.key)
+    for (model, score, region), own in sums.items():
+        with atomic_path(out / "sums" / f"{model}.{score}.{region}.{domain}.npz") as path, open(path, "wb") as file:
+            np.savez_compressed(file, **own.to_arrays())
+    place = {record.id: position for position, record in enumerate(sweep.domains[domain].records)}
+    places = np.array([place[image] for image in rows["image"].to_pylist()])
+    return rows.take(np.argsort(places, kind="stable")), sums  # within an image as they were evaluated
+
+
+def domain_rows(
+    domain: str, rows: pd.DataFrame, sums: dict[tuple[str, str, str], ReliabilitySums], *, failed: int = 0
+) -> list[dict]:
     """One row per (model, score, region): mean J and F over objects, then every pixel metric. failed: images."""
-    frame = pd.DataFrame(scores.rows)
     table = []
-    for (model, score, region), sums in scores.sums.items():
-        own = frame[frame.model == model]
+    for (model, score, region), own_sums in sums.items():
+        own = rows[rows.model == model]
         j, f = own.j.mean(), own.f.mean()
-        metrics = sums.compute()
+        metrics = own_sums.compute()
         terms = {name: metrics[name] for name in ("ece", "p_acc_cert", "p_unc_inacc")}
         head = {"domain": domain, "model": model, "score": score, "region": region}
         counts = {"images": own.image.nunique(), "objects": len(own), "failed": failed}
@@ -101,6 +119,7 @@ def _write_manifest(
         objects.drop_duplicates(["domain", "image", *more]).domain.value_counts() for more in ([], ["object"])
     )
     lost = Counter(failure["domain"] for failure in failed)
+    corrupted = _corrupted(sweep)
     content = {
         "key": sweep.key,
         "protocol": asdict(config.protocol)
@@ -125,6 +144,7 @@ def _write_manifest(
                 "objects": int(kept.get(name, 0)),
                 "failed": lost[name],
                 "sha256": hash_names(names[name]),
+                "corruption": corrupted.get(name),
             }
             for name, dataset in sweep.domains.items()
         ],
@@ -133,6 +153,17 @@ def _write_manifest(
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_text(Path(config.out) / MANIFEST, json.dumps(content, indent=2) + "\n")
+
+
+def _corrupted(sweep: Sweep) -> dict[str, dict]:
+    """What was done to each corrupted domain. level: place of its severity, weak to strong, from 1."""
+    found = {}
+    for domain, corruption in product(sweep.domains, sweep.config.corruptions):
+        name, severity = parse_corruption(corruption)
+        if (variant := f"{domain}+{name}{severity}") in sweep.domains:
+            level = 1 + list(CORRUPTIONS[name].severities).index(severity)
+            found[variant] = {"of": domain, "name": name, "severity": severity, "level": level}
+    return found
 
 
 def _kind(model: UncertainSam) -> str:

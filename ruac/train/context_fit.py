@@ -19,6 +19,7 @@ from torch import Tensor
 from ruac.attack import AttackConfig, build_attacker
 from ruac.backbone import BackboneConfig, Features, backbone_config, load_backbone
 from ruac.backbone.outputs import as_prompt, upsample
+from ruac.data.augment import AugmentConfig
 from ruac.data.open import open_dataset
 from ruac.data.training import TrainingDataConfig, TrainingSet
 from ruac.errors import RuacError
@@ -43,7 +44,8 @@ class ContextFitConfig:
 
     images: drawn, each clean and, with ``attack.kind`` other than none, attacked as well (attacks without
     parameters only). corrections: at most so many random clicks after the first prompt, any number alike.
-    pixels: drawn of each object's band, so that objects weigh alike. steps, batch, rate: of AdamW, cosine."""
+    pixels: drawn of each object's band, so that objects weigh alike. data: crops show objects in
+    many sizes. steps, batch, rate: of AdamW, cosine."""
 
     source: str = "???"
     out: str = "runs/context"
@@ -61,7 +63,7 @@ class ContextFitConfig:
     seed: int = 0
     cpu: bool = False
     attack: AttackConfig = field(default_factory=lambda: AttackConfig(kind="random"))
-    data: TrainingDataConfig = field(default_factory=TrainingDataConfig)
+    data: TrainingDataConfig = field(default_factory=lambda: TrainingDataConfig(augment=AugmentConfig(crop=0.5)))
 
     def validate(self) -> None:
         if (self.export is None) == (self.backbone is None):
@@ -180,7 +182,7 @@ def _draw(model: UncertainSam, features: Features, masks: Tensor, config: Contex
     posterior = prediction.posterior.select(choice)
     mean, variance = (x[:, 0] for x in replace(posterior, local_scale=None).calibrated())
     inputs = context_inputs(prediction.logits.float(), decoded.iou.float(), choice).movedim(1, -1)  # [N, h, w, C]
-    targets = soft_targets(masks, side // 4)
+    targets = (soft_targets(masks, side // 4) >= 0.5).float()  # as masks are judged
     for n, band in enumerate(loss_band(targets)):
         place = band.nonzero()
         if len(place):

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from ruac.uncertainty.posterior import Posterior
 
 LN2 = math.log(2)
+_BLOCK = 1 << 16  # values
 
 VARIANCE_FLOOR = 1e-6
 """Added to the variance under the square root of the quadrature, whose slope is infinite at 0."""
@@ -49,7 +50,17 @@ def probability(mean: Tensor, variance: Tensor) -> Tensor:
 
 def total_uncertainty(mean: Tensor, variance: Tensor) -> Tensor:
     """Entropy of `probability`, in [0, 1]."""
-    return _normalised(logit_entropy(probit_logit(mean, variance)))
+    return logit_uncertainty(probit_logit(mean, variance))
+
+
+def logit_uncertainty(logits: Tensor) -> Tensor:
+    """Entropy of ``sigmoid(logits)``, in [0, 1]. Without gradients, intermediate values stay in a CPU's cache."""
+    if torch.is_grad_enabled() or logits.device.type != "cpu":
+        return _normalised(logit_entropy(logits))
+    found = torch.empty(logits.shape, dtype=_precise(logits[:0]).dtype)
+    for part, out in zip(logits.reshape(-1).split(_BLOCK), found.view(-1).split(_BLOCK), strict=True):
+        out.copy_(_normalised(logit_entropy(part)))
+    return found
 
 
 def probit_logit(mean: Tensor, variance: Tensor) -> Tensor:

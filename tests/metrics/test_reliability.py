@@ -41,6 +41,13 @@ def _sums(pixels):
     return sums
 
 
+@pytest.fixture(params=["compiled", "tensors"], autouse=True)
+def path(request, monkeypatch):
+    """Every test once compiled for the CPU, and once as on other devices."""
+    monkeypatch.setattr(reliability, "_COMPILED", ("cpu",) if request.param == "compiled" else ())
+    return request.param
+
+
 PER_MAP = ("at_median", "map_confidence", "patches")  # pixels torn from their map count differently here
 
 
@@ -157,7 +164,7 @@ def test_any_split_in_any_order_gives_the_same_sums(monkeypatch):
     assert _same(sum(parts[1:], parts[0]), whole, but=PER_MAP)
     assert _same(sum(parts[:-1], parts[-1]), sum(parts[1:], parts[0]))
     assert _same(parts[0] + ReliabilitySums(), parts[0])
-    monkeypatch.setattr(one_pass, "_CPU_BLOCK", 1000)
+    monkeypatch.setattr(one_pass, "_BLOCK", 1000)
     assert _same(_sums(pixels), whole)
 
 
@@ -187,6 +194,33 @@ def test_one_pass_for_scores_and_regions_equals_an_update_for_each():
             assert sums.count == (6000 if regions[region] is None else regions[region].sum())
     with pytest.raises(ValueError, match="uncertainty b: contains NaN"):
         update_sums(together, **maps, uncertainty=scores | {"b": scores["b"] * np.nan}, regions=regions)
+
+
+@pytest.mark.parametrize("kind", ["entropy", "near zero", "near one", "ten values", "saturated"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_both_passes_count_the_same(kind, threads, monkeypatch):
+    """A root may be rounded differently, which moves a pixel by one bin, and so may a logarithm."""
+    maps = {k: v.reshape(7, 61, 47) for k, v in _pixels(kind, n=7 * 61 * 47).items()}
+    maps["probability"][0, 0, :4] = maps["uncertainty"][1, 0, :4] = 0.0, -0.0, 0.5, 1.0
+    region = np.random.default_rng(0).random((7, 61, 47)) < 0.2
+    region[2] = False
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for mask in (None, region):
+        found = []
+        for types in (("cpu",), ()):
+            monkeypatch.setattr(reliability, "_COMPILED", types)
+            found.append(_sums(maps | {"region": mask}))
+        ours, theirs = (sums.to_arrays() for sums in found)
+        for name in ("confidence", "uncertainty"):
+            running = np.cumsum(ours[name] - theirs[name], axis=1)
+            assert np.abs(running).max() <= 1
+            assert np.count_nonzero(running) < 1e-3 * maps["uncertainty"].size
+        assert np.abs(ours["moments"] - theirs["moments"]).tolist()[:-1] == [0] * 5
+        assert ours["moments"][-1] == pytest.approx(theirs["moments"][-1], rel=1e-7)
+        for name in ("ranks", "at_median", "patches", "foreground", "foreground_sum"):
+            np.testing.assert_array_equal(ours[name], theirs[name])
+        assert ours["confidence_sum"].sum() == theirs["confidence_sum"].sum()
+        assert np.abs(np.cumsum(ours["map_confidence"] - theirs["map_confidence"])).max() <= 1
 
 
 def test_one_value_for_a_whole_map_may_be_an_expanded_tensor():

@@ -111,11 +111,22 @@ def edit(copy, read_page):
     return changed
 
 
-def write_results(folder, *, domains=("camvid", ODD, "leaves"), size=(40, 52), objects=3, models=("vanilla", "ruac")):
-    """A plausible sweep: ellipses on smooth noise, logits that are wrong where noise bends the outline."""
+def write_results(
+    folder, *, domains=("camvid", ODD, "leaves"), size=(40, 52), objects=3, models=("vanilla", "ruac"), corruptions=()
+):
+    """A plausible sweep: ellipses on smooth noise, logits that are wrong where noise bends the outline.
+
+    corruptions: (name, severity, level) under which each domain is swept as well.
+    """
     rng = np.random.default_rng(0)
     rows, table, index = [], [], []
     (folder / "sums").mkdir(parents=True)
+    corrupted = {
+        f"{domain}+{name}{severity}": {"of": domain, "name": name, "severity": severity, "level": level}
+        for domain in domains
+        for name, severity, level in corruptions
+    }
+    domains = [*domains, *corrupted]
     for number, domain in enumerate(domains):
         sums, segmentation = {}, {m: [] for m in models}
         panel_folder = folder / "panels" / f"d{number}"
@@ -127,12 +138,14 @@ def write_results(folder, *, domains=("camvid", ODD, "leaves"), size=(40, 52), o
                 mask, p = logits > 0, 1 / (1 + np.exp(-logits))
                 j, f = jaccard(mask[None], truth[None])[0], boundary_f(mask[None], truth[None])[0]
                 segmentation[model].append((j, f))
-                rows.append((domain, f"im{k}", f"ob{k}", model, j, f, predicted_iou, int(truth.sum()), 3))
                 entropy = -(p * np.log2(p.clip(1e-9)) + (1 - p) * np.log2((1 - p).clip(1e-9)))
+                band = object_band(truth[None])[0]
+                doubt = (mask != truth)[band].mean(), entropy[band].mean()
+                rows.append((domain, f"im{k}", f"ob{k}", model, j, f, predicted_iou, int(truth.sum()), 3, *doubt))
                 for score in SCORES[model]:
                     u = np.where(mask, 1 - predicted_iou, 0.0) if score == "iou" else entropy
                     for region in ("image", "band"):
-                        where = object_band(truth[None])[0] if region == "band" else np.ones_like(truth)
+                        where = band if region == "band" else np.ones_like(truth)
                         kept = sums.setdefault((model, score, region), ReliabilitySums())
                         values = {"probability": p, "uncertainty": u.clip(0, 1), "target": truth, "prediction": mask}
                         kept.update(**values, region=where)
@@ -151,8 +164,12 @@ def write_results(folder, *, domains=("camvid", ODD, "leaves"), size=(40, 52), o
             name = f"{model}.{score}.{region}.{domain}.npz"
             np.savez_compressed(folder / "sums" / name, **kept.to_arrays())
     columns = ["domain", "image", "object", "model", "j", "f", "predicted_iou", "area", "clicks"]
+    columns += ["band_error", "band_uncertainty"]
     pd.DataFrame(rows, columns=columns).to_parquet(folder / "objects.parquet")
-    pd.DataFrame(table).to_csv(folder / "domains.csv", index=False)
+    frame = pd.DataFrame(table)
+    if corrupted:
+        frame.insert(1, "reference", frame.domain.isin(list(corrupted)))
+    frame.to_csv(folder / "domains.csv", index=False)
     (folder / "panels" / "index.json").write_text(json.dumps(index))
     manifest = {
         "protocol": {"first_click": "center", "clicks": 3, "next_click": "own_error", "mask_choice": "predicted_iou"}
@@ -163,6 +180,7 @@ def write_results(folder, *, domains=("camvid", ODD, "leaves"), size=(40, 52), o
         ],
         "domains": [
             {"name": d, "path": f"data/{d}", "images": objects, "objects": objects, "sha256": "cd" * 32}
+            | ({"corruption": corrupted[d]} if d in corrupted else {})
             for d in domains
         ],
         "environment": {"torch": "2.13.0", "git_commit": "0123456789abcdef0123456789abcdef01234567"},

@@ -3,17 +3,26 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ruac.errors import RuacError
-from ruac.report.build import marks
 from ruac.report.columns import COLUMNS, Column
 from ruac.report.load import COUNTS, load_results
+from ruac.report.tables import marks
 
 
 def number(cell):
     """The value of a cell; one without a value is empty."""
     return float(cell["value"] or "nan")
+
+
+def test_any_score_has_a_label(copy):
+    table = pd.read_csv(copy / "domains.csv")
+    own = table[table.model == "ruac"].assign(score="predictive_variance")
+    pd.concat([table, own, own.assign(score="<odd>")]).to_csv(copy / "domains.csv", index=False)
+    labels = [entry.label for entry in load_results(copy).entries if entry.model == "ruac"]
+    assert labels == ["ruac, total", "ruac, predictive variance", "ruac, <odd>"]
 
 
 HIGH, LOW = Column("a", "a", True, digits=2), Column("a", "a", False, digits=2)

@@ -1,6 +1,7 @@
 """The report's pictures: their size, their window, their colours."""
 
 import numpy as np
+import pandas as pd
 
 from ruac.report import build_report
 from ruac.report.panels import close_up, error_picture, load_panels
@@ -16,6 +17,17 @@ def test_panels_stay_below_their_budget(results):
     few, count = load_panels(folder, ["vanilla", "ruac"], budget=size // 8)
     assert 0 < len(few) < count
     assert sum(panel.size for panel in few) <= size // 8
+
+
+def test_optional_domains_get_what_room_is_left_and_shrink_nothing(results):
+    folder, models = results / "panels", ["vanilla", "ruac"]
+    every, _ = load_panels(folder, models)
+    needed = sum(panel.size for panel in every if panel.domain != "camvid")
+    some, count = load_panels(folder, models, optional={"camvid"}, budget=needed + every[0].size // 2)
+    assert count == len(every)
+    assert some == [panel for panel in every if panel.domain != "camvid"]  # at full size
+    more, _ = load_panels(folder, models, optional={"camvid"})
+    assert [panel.domain for panel in more[-3:]] == ["camvid"] * 3
 
 
 def test_close_up_holds_truth_and_clicks_and_is_not_blown_up_by_a_stray_answer():
@@ -44,3 +56,21 @@ def test_error_picture_colors_what_is_missed_and_what_is_too_much():
 def test_a_sweep_without_pictures_is_reported(copy):
     (copy / "panels" / "index.json").write_text("[]")
     assert "kept no pictures" in build_report(copy).read_text()
+
+
+def test_gallery_tells_per_object_how_much_is_wrong_and_uncertain_in_the_band(results, page):
+    words = " ".join(" ".join(page.texts).split())
+    own = pd.read_parquet(results / "objects.parquet").set_index(["domain", "image", "object", "model"])
+    row = own.loc["leaves", "im1", "ob1", "ruac"]
+    expected = f"J {row.j:.2f}, wrong {100 * row.band_error:.0f} %, uncertain {100 * row.band_uncertainty:.0f} %"
+    assert expected in words.replace(" ,", ",")
+    places = [
+        words.index(f"{case} picture truth and clicks leaves") for case in ("Worst", "Most overconfident", "Best")
+    ]
+    assert places == sorted(places)
+
+
+def test_an_older_sweep_without_band_columns_is_reported(copy):
+    objects = pd.read_parquet(copy / "objects.parquet")
+    objects.drop(columns=["band_error", "band_uncertainty"]).to_parquet(copy / "objects.parquet")
+    assert "Most overconfident" in build_report(copy).read_text()

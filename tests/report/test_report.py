@@ -11,10 +11,12 @@ import pytest
 
 from ruac.errors import RuacError
 from ruac.report import build, build_report
-from ruac.report.columns import COLUMNS
+from ruac.report.columns import COLUMNS, MASK_SCORES
 from ruac.report.load import load_results
 from ruac.report.panels import load_panels
 from ruac.sweep.protocol import ProtocolConfig
+
+WORDS = Path(build.__file__).parent / "templates" / "words.j2"
 
 
 def test_nothing_is_asked_of_the_network(page, text):
@@ -45,13 +47,13 @@ def test_every_column_has_its_definition(results, page):
 
 
 def test_known_columns_all_have_prose():
-    source = (Path(build.__file__).parent / "templates" / "report.html.j2").read_text(encoding="utf-8")
+    source = WORDS.read_text(encoding="utf-8")
     assert set(COLUMNS) <= set(re.findall(r'^  "([\w.]+)": "', source, re.M))
+    assert {c.key for c in MASK_SCORES} <= set(re.findall(r'^  "(\w+)": \["', source, re.M))
 
 
 def test_the_protocol_is_told_in_words():
-    source = (Path(build.__file__).parent / "templates" / "report.html.j2").read_text(encoding="utf-8")
-    words = set(re.findall(r'^  "(\w+)": \["', source, re.M))
+    words = set(re.findall(r'^  "(\w+)": \["', WORDS.read_text(encoding="utf-8"), re.M))
     assert {f.name for f in fields(ProtocolConfig)} | {"replay", "limit", "native_splits", "native_seed"} <= words
 
 

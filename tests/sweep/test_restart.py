@@ -97,6 +97,14 @@ def test_only_what_no_chunk_holds_is_done_again(config, finished, monkeypatch, s
     assert [domain for domain, _ in seen] == ["second"] * 3
 
 
+def test_full_chunks_are_left_for_new_ones(config, finished, monkeypatch, sweep, assert_same_results):
+    monkeypatch.setattr(chunks_module, "OBJECTS", 4)
+    monkeypatch.setattr(chunks_module, "SAVE_SECONDS", 3600)
+    assert_same_results(sweep(config), finished)
+    found = chunks(Path(config.out))
+    assert [path.parent.name for path in found] == ["first", "first", "second", "second"]  # of 2 + 3 and 2 objects
+
+
 def test_a_finished_sweep_computes_no_image_again(config, finished, monkeypatch, sweep, assert_same_results):
     shutil.copytree(finished, config.out)
     seen = count_images(monkeypatch)

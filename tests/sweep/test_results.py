@@ -10,6 +10,7 @@ from PIL import Image
 
 from ruac.data.open import open_dataset
 from ruac.metrics import ReliabilitySums
+from ruac.sweep.panels import _cases
 from ruac.sweep.work import dataset_hash
 
 
@@ -60,6 +61,14 @@ def test_manifest(config, finished, shelf):
         for d in manifest["domains"]
     )
     assert manifest["environment"]["versions"]["torch"]
+
+
+def test_cases_hold_the_most_extreme_objects_first():
+    rows = pd.DataFrame({"j": [0.5, 0.1, 0.9, 0.3], "band_error": [0.2, 0.5, 0.3, 0.9]})
+    rows["band_uncertainty"] = [0.1, 0.6, 0.0, 0.2]
+    chosen = [(case, row.Index) for case, row in _cases(rows, 2)]
+    expected = {"worst": [1, 3], "best": [2, 0], "overconfident": [3, 2]}
+    assert chosen == [(case, index) for case, own in expected.items() for index in own]
 
 
 def test_panels(finished):

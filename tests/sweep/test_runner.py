@@ -96,6 +96,9 @@ def test_corrupted_domains_are_swept_beside_the_clean_ones_and_counted_nowhere(c
     table = pd.read_csv(out / "domains.csv")
     assert list(table.domain.unique()) == ["second", "second+fog5"]
     assert (table.reference == (table.domain == "second+fog5")).all()
+    entries = json.loads((out / "manifest.json").read_text())["domains"]
+    fog5 = {"of": "second", "name": "fog", "severity": "5", "level": 5}
+    assert [entry["corruption"] for entry in entries] == [None, fog5]
     objects = pd.read_parquet(out / "objects.parquet")
     clean, fog = (objects[objects.domain == name].reset_index() for name in ("second", "second+fog5"))
     assert clean[["image", "object", "area"]].equals(fog[["image", "object", "area"]])

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ruac.report.figures import Frame, Series, binned_chart, dot_chart, line_chart
+from ruac.report.svg import Frame, Series, binned_chart, dot_chart, line_chart
 
 ODD = "<b>&\"odd'"
 

@@ -6,24 +6,13 @@ line style per uncertainty score), so that a chart follows the page into dark mo
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from ruac.errors import RuacError
-from ruac.metrics.curves import reliability_curve, risk_coverage_curve
-from ruac.metrics.reliability import ReliabilitySums
-
-if TYPE_CHECKING:
-    from ruac.report.build import Column, Results
-
 _MAX_POINTS = 64
-_CLOUD = 400
 _STEPS = [1, 2, 2.5, 5, 10]
 
 
@@ -77,18 +66,19 @@ def line_chart(
     ylabel: str,
     xlim: tuple[float, float] = (0.0, 1.0),
     ylim: tuple[float, float] | None = None,
+    xticks: dict[float, str] | None = None,
     diagonal: bool = False,
     size: tuple[float, float] = (220, 190),
 ) -> Markup:
     """Curves over a common pair of axes.
 
     series: of each, at most 64 points are drawn; x has to ascend where there are more. Dots are added where a
-    series has weights. ylim: from 0 to above the largest value when left out. diagonal: draw y = x. description:
-    read out instead of the drawing.
+    series has weights. ylim: from 0 to above the largest value when left out. xticks: texts by place, round numbers
+    when left out. diagonal: draw y = x. description: read out instead of the drawing.
     """
     kept = [_finite(item) for item in series]
     frame = Frame(width=size[0], height=size[1], xlim=xlim, ylim=ylim or (0.0, _ceiling(kept)))
-    parts = [_axes(frame, xlabel, ylabel)]
+    parts = [_axes(frame, xlabel, ylabel, xticks)]
     if diagonal:
         ends = max(frame.xlim[0], frame.ylim[0]), min(frame.xlim[1], frame.ylim[1])
         parts.append(_path("diagonal", frame.x(ends), frame.y(ends)))
@@ -164,112 +154,47 @@ def dot_chart(names: list[str], series: list[Series], *, description: str, digit
     return _svg(frame, description, parts)
 
 
-def metric_charts(results: Results, columns: list[Column], region: str) -> list[tuple[Column, Markup]]:
-    """Per metric, every domain's values and their mean."""
-    names = [*results.domains, "mean"]
-    charts = []
-    for column in columns:
-        series = []
-        for entry in results.entries_of(column):
-            values = column.scale * results.series(column, entry, region)
-            mean = values[np.isfinite(values)].mean() if np.isfinite(values).any() else np.nan
-            values, rows = np.append(values, mean), np.arange(len(names))
-            series.append(Series(label=entry.label, x=values, y=rows, model=entry.color, style=entry.style))
-        description = f"{column.label} per domain, {region}"
-        charts.append((column, dot_chart(names, series, description=description, digits=column.digits)))
-    return charts
+def radar_chart(
+    spokes: list[tuple[str, str]],
+    series: list[Series],
+    *,
+    limit: float,
+    rings: dict[float, str],
+    description: str,
+    size: tuple[float, float] = (400, 320),
+) -> Markup:
+    """One closed line per series over spokes that start at the top and go clockwise.
 
-
-def curve_charts(results: Results, region: str) -> list[tuple[str, Markup, Markup]]:
-    """Per reference and domain, the reliability diagram and the risk-coverage curve of all models.
-
-    Raises `RuacError` naming a file of sums that is missing or broken.
+    spokes: label and link of each. series: y ``[spokes]`` runs from -limit, the centre, to limit, the rim; values
+    beyond are drawn there. rings: texts by value; the ring of 0 is emphasised.
     """
-    diagrams = []
-    for domain in results.references + results.domains:
-        reliability, risk = [], []
-        for entry in results.entries:
-            if (domain, entry.model, entry.score, region) not in results.values.index:
-                continue
-            sums = _read_sums(results.folder / "sums" / f"{entry.model}.{entry.score}.{region}.{domain}.npz")
-            look = {"label": entry.label, "model": entry.color, "style": entry.style}
-            confidence, accuracy, share = reliability_curve(*sums.confidence_bins())
-            # A second score of the same model has the same probabilities: one curve is enough.
-            if not any(np.array_equal(s.y, accuracy, equal_nan=True) for s in reliability if s.model == entry.color):
-                reliability.append(Series(x=confidence, y=accuracy, weight=share, **look))
-            coverage, error = risk_coverage_curve(*sums.uncertainty)
-            # Pixels that tie for most certain are in random order: any part of them has the error rate of all.
-            coverage, error = np.append(0.0, coverage), np.append(error[:1] if len(error) else np.nan, error)
-            risk.append(Series(x=coverage, y=100.0 * error, **look))
-        diagrams.append((domain, reliability, risk))
-    lowest = min((np.nanmin(s.y) for _, lines, _ in diagrams for s in lines if np.isfinite(s.y).any()), default=0.5)
-    # One scale for all diagrams of a page, so that they can be compared.
-    floor = 0.5 if lowest >= 0.5 else np.floor(10 * lowest) / 10
-    return [
-        (
-            domain,
-            line_chart(
-                reliability,
-                description=f"Reliability diagram, {domain}, {region}",
-                xlabel="confidence",
-                ylabel="share right",
-                xlim=(0.5, 1.0),
-                ylim=(float(floor), 1.0),
-                diagonal=True,
-            ),
-            line_chart(
-                risk, description=f"Risk against coverage, {domain}, {region}", xlabel="pixels kept", ylabel="wrong, %"
-            ),
-        )
-        for domain, reliability, risk in diagrams
-    ]
+    radius, middle = 0.36 * size[1], (size[0] / 2, size[1] / 2)
+    angles = 2 * np.pi * np.arange(len(spokes)) / len(spokes)
 
+    def place(values: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        reach = radius * (np.clip(values, -limit, limit) / limit + 1) / 2
+        return middle[0] + reach * np.sin(where), middle[1] - reach * np.cos(where)
 
-def score_charts(results: Results) -> list[dict]:
-    """Per model, its own guess of the IoU against the IoU it reached, over all objects of the domains."""
-    charts = []
-    colors = {entry.model: entry.color for entry in results.entries}
-    edges = np.linspace(0.0, 1.0, 11)
-    for model in results.models:
-        rows = results.objects[results.objects["model"] == model][["predicted_iou", "j"]].dropna().clip(0.0, 1.0)
-        if rows.empty:
-            continue
-        groups = rows.groupby(np.clip(np.digitize(rows["predicted_iou"], edges) - 1, 0, 9))
-        means, count = groups.mean(), groups.size()
-        bins = Series(
-            label=f"{model}, mean IoU of the bin",
-            x=means["predicted_iou"].to_numpy(),
-            y=means["j"].to_numpy(),
-            weight=(count / count.max()).to_numpy(),
-            low=groups["j"].quantile(0.1).to_numpy(),
-            high=groups["j"].quantile(0.9).to_numpy(),
-            model=colors[model],
-        )
-        some = rows.sample(min(len(rows), _CLOUD), random_state=0)
-        cloud = Series(label="", x=some["predicted_iou"].to_numpy(), y=some["j"].to_numpy(), model=colors[model])
-        chart = binned_chart(
-            bins,
-            cloud,
-            description=f"{model}: predicted IoU against true IoU",
-            xlabel="predicted IoU",
-            ylabel="true IoU",
-        )
-        gap = float((rows["predicted_iou"] - rows["j"]).mean())
-        rank = float(rows["predicted_iou"].corr(rows["j"], method="spearman"))
-        charts.append({"model": model, "chart": chart, "gap": gap, "rank": rank, "count": len(rows)})
-    return charts
-
-
-def _read_sums(path: Path) -> ReliabilitySums:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return ReliabilitySums.from_arrays(archive)
-    except FileNotFoundError:
-        raise RuacError(f"{path}: sums not found") from None
-    except RuacError as error:
-        raise RuacError(f"{path}: {error}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RuacError(f"{path}: not readable as sums: {error}") from error
+    parts = []
+    for value in rings:
+        ring = place(np.full(len(spokes) + 1, value), np.append(angles, 0.0))
+        parts.append(_path("axis" if value == 0 else "grid", *ring))
+    for angle, (label, link) in zip(angles, spokes, strict=True):
+        tip = place(np.array([-limit, limit]), np.array([angle, angle]))
+        x, y = middle[0] + (radius + 9) * np.sin(angle), middle[1] - (radius + 9) * np.cos(angle)
+        anchor = "middle" if abs(np.sin(angle)) < 0.1 else "start" if np.sin(angle) > 0 else "end"
+        text = _text(x, y + 4 - 4 * np.cos(angle), label, "row", anchor)
+        parts += [_path("grid", *tip), Markup('<a href="{}">{}</a>').format(link, text)]
+    for item in series:
+        keep = np.isfinite(item.y)
+        x, y = place(item.y[keep], angles[keep])
+        parts.append(_path(f"curve {item.classes}", np.append(x, x[:1]), np.append(y, y[:1]), item.label))
+        titles = [f"{item.label}, {spokes[i][0]}: {100 * item.y[i]:+.1f} %" for i in np.flatnonzero(keep)]
+        parts += [_dot(item.classes, *at, 3.2, title) for *at, title in zip(x, y, titles, strict=True)]
+    for value, text in rings.items():
+        x, y = (ends.mean() for ends in place(np.full(2, value), angles[:2]))  # between the first two spokes
+        parts.append(_text(x, y + 3, text, "tick", "middle"))
+    return _svg(Frame(width=size[0], height=size[1], xlim=(0, 1), ylim=(0, 1)), description, parts)
 
 
 def _finite(item: Series) -> Series:
@@ -298,13 +223,13 @@ def _ticks(limits: tuple[float, float], count: int) -> list[float]:
     ]
 
 
-def _axes(frame: Frame, xlabel: str, ylabel: str) -> Markup:
+def _axes(frame: Frame, xlabel: str, ylabel: str, xticks: dict[float, str] | None = None) -> Markup:
     left, right, top, bottom = frame.margins
     base = frame.height - bottom
     parts = []
-    for tick in _ticks(frame.xlim, 3):
+    for tick, text in (xticks or {tick: f"{tick:g}" for tick in _ticks(frame.xlim, 3)}).items():
         x = frame.x(tick)
-        parts += [_path("grid", (x, x), (top, base)), _text(x, base + 12, f"{tick:g}", "tick", "middle")]
+        parts += [_path("grid", (x, x), (top, base)), _text(x, base + 12, text, "tick", "middle")]
     for tick in _ticks(frame.ylim, 3):
         y = frame.y(tick)
         parts += [_path("grid", (left, frame.width - right), (y, y))]
@@ -323,12 +248,16 @@ def _path(classes: str, xs, ys, title: str | None = None) -> Markup:
 
 
 def _dots(frame: Frame, item: Series, radii: np.ndarray, of_x: bool = False, digits: int = 3) -> list[Markup]:
-    dot = Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}">{}</circle>')
     shown = item.x if of_x else item.y
     return [
-        dot.format(item.classes, x, y, r, _title(f"{item.label}: {value:.{digits}f}"))
+        _dot(item.classes, x, y, r, f"{item.label}: {value:.{digits}f}")
         for x, y, r, value in zip(frame.x(item.x), frame.y(item.y), radii[: len(item.x)], shown, strict=True)
     ]
+
+
+def _dot(classes: str, x: float, y: float, radius: float, title: str) -> Markup:
+    element = Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}">{}</circle>')
+    return element.format(classes, x, y, radius, _title(title))
 
 
 def _text(x: float, y: float, text: str, classes: str, anchor: str, title: str | None = None) -> Markup:

@@ -23,6 +23,12 @@ class Features:
         """Repeat the features of image ``image_index[n]`` for object n: ``B -> N``."""
         return Features(self.embedding[image_index], [level[image_index] for level in self.high_res])
 
+    def expand(self, count: int) -> Features:
+        """The features of one image for each of `count` objects: views, where `gather` would copy."""
+        return Features(
+            self.embedding.expand(count, -1, -1, -1), [level.expand(count, -1, -1, -1) for level in self.high_res]
+        )
+
     def detach(self) -> Features:
         return Features(self.embedding.detach(), [level.detach() for level in self.high_res])
 

@@ -161,9 +161,11 @@ def _add(
             regions={region: band if region == "band" else None for region in regions},
         )
         main = next(iter(answer.uncertainty.values()))
-        counts = band_counts(answer.probability, masks != truth, band).reshape(len(masks), -1)
-        error = (((masks != truth) & band).sum(dim=(1, 2)) / count).tolist()
-        doubt = ((main * band).sum(dim=(1, 2)) / count).tolist()
+        wrong = masks != truth
+        counts = band_counts(answer.probability, wrong, band).reshape(len(masks), -1)
+        error = ((wrong & band).sum(dim=(1, 2)) / count).tolist()
+        doubt = torch.cat([(u * b).sum(dim=(1, 2)) for u, b in zip(main.split(1), band.split(1), strict=True)])
+        doubt = (doubt / count).tolist()
         for index, key in enumerate(sample.record.object_ids):
             scores.rows.append(
                 {

@@ -102,7 +102,7 @@ def prompt_objects(
     count, height, width = truth.shape
     _check_replay(replay, count, config)
     device = features.embedding.device
-    gathered = features.gather(torch.zeros(count, dtype=torch.int64, device=device))
+    repeated = features.expand(count)
     scale = np.array([side / width, side / height])
     points, labels = _first(truth, config, keys)
     previous = None
@@ -115,12 +115,13 @@ def prompt_objects(
             torch.tensor(labels, dtype=torch.int64, device=device),
             previous,
         )
-        prediction = decode(gathered, prompts)
+        prediction = decode(repeated, prompts)
         upsampled = upsample(prediction.logits, (height, width)) if config.mask_choice == "oracle" else None
         choice = _choose(prediction, upsampled, truth, config)
         rows = torch.arange(count, device=device)
         logits = prediction.logits[rows, choice][:, None]
-        masks = (upsample(logits, (height, width))[:, 0] > 0).cpu().numpy()
+        # Map by map: memory for all of them at once is slow to get from the system.
+        masks = torch.cat([upsample(one, (height, width))[:, 0] > 0 for one in logits.split(1)]).cpu().numpy()
         yield Round(prediction, choice, logits, prediction.iou[rows, choice], masks, points, labels, prompts)
         if config.feedback:
             previous = as_prompt(logits)

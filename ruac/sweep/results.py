@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ruac.sweep.runner import Sweep
 
 DOMAINS, MANIFEST = "domains.csv", "manifest.json"
+GROUP = 1 << 14  # rows put in order at a time: there is never a second copy of a domain
 
 
 def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[str, str]]) -> None:
@@ -53,12 +54,12 @@ def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[s
         for domain in sweep.domains:
             if (merged := _merge(sweep, domain, names[domain], lost[domain])) is None:
                 continue
-            rows, sums = merged
-            table += domain_rows(
-                domain, rows.select(["model", "image", "j", "f"]).to_pandas(), sums, failed=lost[domain]
-            )
+            rows, order, sums = merged
+            few = rows.select(["model", "image", "j", "f"]).take(order)
+            table += domain_rows(domain, few.to_pandas(), sums, failed=lost[domain])
             writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
-            writer.write_table(rows)
+            for start in range(0, len(order), GROUP):
+                writer.write_table(rows.take(order[start : start + GROUP]))
         if writer is None:
             raise RuacError(f"none of {len(failed)} images could be read; the first: {failed[0]['error']}")
     frame = pd.DataFrame(table)
@@ -72,8 +73,9 @@ def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[s
 
 def _merge(
     sweep: Sweep, domain: str, names: list[str], lost: int
-) -> tuple[pa.Table, dict[tuple[str, str, str], ReliabilitySums]] | None:
-    """Rows of a domain in the order of its images, and its sums, which are written; None without a readable image."""
+) -> tuple[pa.Table, np.ndarray, dict[tuple[str, str, str], ReliabilitySums]] | None:
+    """Rows of a domain, their places in the order of its images, and its sums, which are written; None without a
+    readable image."""
     out = Path(sweep.config.out)
     done = finished_images(out, domain, sweep.key, names)
     if missing := len(names) - len(done) - lost:
@@ -86,7 +88,7 @@ def _merge(
             np.savez_compressed(file, **own.to_arrays())
     place = {record.id: position for position, record in enumerate(sweep.domains[domain].records)}
     places = np.array([place[image] for image in rows["image"].to_pylist()])
-    return rows.take(np.argsort(places, kind="stable")), sums  # within an image as they were evaluated
+    return rows, np.argsort(places, kind="stable"), sums  # stable: within an image as they were evaluated
 
 
 def domain_rows(

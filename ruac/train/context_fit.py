@@ -44,8 +44,9 @@ class ContextFitConfig:
 
     images: drawn, each clean and, with ``attack.kind`` other than none, attacked as well (attacks without
     parameters only). corrections: at most so many random clicks after the first prompt, any number alike.
-    pixels: drawn of each object's band, so that objects weigh alike. data: crops show objects in
-    many sizes. steps, batch, rate: of AdamW, cosine."""
+    pixels: drawn of each object's band, so that objects weigh alike; map_pixels: drawn of its whole map, without
+    which the background far from any object would be left to chance. data: crops show objects in many sizes.
+    steps, batch, rate: of AdamW, cosine."""
 
     source: str = "???"
     out: str = "runs/context"
@@ -56,6 +57,7 @@ class ContextFitConfig:
     corrections: int = 2
     box_share: float = 0.3
     pixels: int = 120
+    map_pixels: int = 60
     steps: int = 1500
     batch: int = 4096
     rate: float = 5e-3
@@ -71,8 +73,8 @@ class ContextFitConfig:
         for name in ("images", "pixels", "steps", "batch", "hidden"):
             if getattr(self, name) < 1:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 1")
-        if self.corrections < 0 or not 0 <= self.box_share <= 1 or self.rate <= 0:
-            raise RuacError("expected corrections of at least 0, box_share in [0, 1] and rate above 0")
+        if min(self.corrections, self.map_pixels) < 0 or not 0 <= self.box_share <= 1 or self.rate <= 0:
+            raise RuacError("expected corrections and map_pixels of at least 0, box_share in [0, 1] and rate above 0")
         if self.attack.kind in LEARNED:
             raise RuacError(f"attack.kind: {self.attack.kind}, expected an attack that needs no training")
 
@@ -108,7 +110,7 @@ def run_context_fit(config: ContextFitConfig) -> Path:
 
 @torch.no_grad()
 def draw_context_pixels(model: UncertainSam, data: TrainingSet, config: ContextFitConfig) -> Pixels:
-    """Pixels of object bands under random prompts, of clean and attacked images; on the CPU."""
+    """Pixels of objects' bands and maps under random prompts, of clean and attacked images; on the CPU."""
     device = next(model.parameters()).device
     attacker = None
     if config.attack.kind != "none":
@@ -186,7 +188,9 @@ def _draw(model: UncertainSam, features: Features, masks: Tensor, config: Contex
     for n, band in enumerate(loss_band(targets)):
         place = band.nonzero()
         if len(place):
-            y, x = place[torch.randint(len(place), (config.pixels,), device=place.device)].unbind(1)
+            inside = place[torch.randint(len(place), (config.pixels,), device=place.device)]
+            anywhere = torch.randint(side // 4, (config.map_pixels, 2), device=place.device)
+            y, x = torch.cat([inside, anywhere]).unbind(1)
             drawn.append(tuple(maps[n, y, x].cpu() for maps in (inputs, mean, variance, targets)))
 
 

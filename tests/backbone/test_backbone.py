@@ -190,6 +190,13 @@ def test_gather_and_detach(nano):
         [gathered.embedding, *gathered.high_res], [features.embedding, *features.high_res], strict=True
     ):
         assert torch.equal(level, torch.stack([source[1], source[1], source[0]]))
+    one = nano.encode(images(1))
+    repeated, copied = one.expand(3), one.gather(torch.zeros(3, dtype=torch.int64))
+    for level, source in zip(
+        [repeated.embedding, *repeated.high_res], [copied.embedding, *copied.high_res], strict=True
+    ):
+        assert torch.equal(level, source)
+    assert repeated.embedding.data_ptr() == one.embedding.data_ptr()
     assert features.embedding.requires_grad
     cut = features.detach()
     assert not any(level.requires_grad for level in (cut.embedding, *cut.high_res))

@@ -104,7 +104,7 @@ def test_pixels_are_of_the_band_and_depend_on_the_seed_alone(config, exported, m
     run_context_fit(config)
     run_context_fit(config)
     assert torch.equal(drawn[0].inputs, drawn[1].inputs)
-    assert len(drawn[0].mean) % config.pixels == 0
+    assert len(drawn[0].mean) % (config.pixels + config.map_pixels) == 0
     assert drawn[0].target.min() >= 0
     assert drawn[0].target.max() <= 1
     assert (drawn[0].variance > 0).all()

@@ -84,6 +84,7 @@ def _add(
     patches: bool,
 ) -> None:
     """One thread's maps ``[N, H, W]``."""
+    everywhere = np.ones_like(wrong)
     for region, mask in regions.items():
         if mask is None:
             where, ends = slice(None), np.arange(1, len(p) + 1) * p[0].size
@@ -100,7 +101,7 @@ def _add(
             _count_uncertainty(flat, *pixels, *tables)
             _count_at_median(flat.view(np.int32), pixels[2], ends, own["at_median"])
             if patches:
-                _count_patches(u, wrong, np.ones_like(wrong) if mask is None else mask, own["patches"])
+                _count_patches(u, wrong, everywhere if mask is None else mask, own["patches"])
 
 
 def _probability(p: np.ndarray, truth: np.ndarray, wrong: np.ndarray, ends: np.ndarray) -> Arrays:
@@ -207,6 +208,15 @@ def _count_at_median(bits, wrong, ends, found):
             us, ws = bits[begin:end], wrong[begin:end]
             rank, prefix, digit = (len(us) - 1) // 2, 0, 0
             below[:] = 0
+            low = high = us[0]
+            for i in range(len(us)):
+                low, high = min(low, us[i]), max(high, us[i])
+            total = np.count_nonzero(ws)
+            if low == high:  # one value for the whole map, which no pixel exceeds
+                found[0, 0] += len(us) - total
+                found[1, 0] += total
+                begin = end
+                continue
             for shift in (20, 10, 0):
                 count[:] = 0
                 for i in range(len(us)):
@@ -219,7 +229,6 @@ def _count_at_median(bits, wrong, ends, found):
                     digit += 1
                 prefix = prefix << 10 | digit
             certain = below + count[:, digit]
-            total = np.count_nonzero(ws)
             found[0, 0] += certain[0]
             found[0, 1] += len(us) - total - certain[0]
             found[1, 0] += certain[1]

@@ -294,6 +294,8 @@ def _by_region(*counts: Counts) -> dict[str, Arrays]:
 def _check_unit(name: str, values: Tensor) -> None:
     if not values.numel():
         return
+    for axis in (axis for axis, step in enumerate(values.stride()) if step == 0):
+        values = values.narrow(axis, 0, 1)  # of an expanded tensor, what it repeats
     low, high = (float(v) for v in values.aminmax())  # NaN propagates
     if math.isnan(low) or math.isnan(high):
         raise ValueError(f"{name}: contains NaN")

@@ -124,7 +124,7 @@ def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) 
 def merge_chunks(paths: Iterable[Path], key: str) -> tuple[pa.Table, dict[tuple[str, str, str], ReliabilitySums]]:
     """Rows of several chunks in their order, one or more, and their sums. Raises `RuacError` as `load_chunk` does.
 
-    Rows are kept as columns, which take a fifth of the memory of dictionaries.
+    Rows are kept as columns, which take a fraction of the memory of dictionaries.
     """
     tables, total = [], Scores()
     for path in paths:

@@ -270,3 +270,15 @@ def test_bad_files(nano, tmp_path):
 def test_bad_prompts(predictor, prompt, message):
     with pytest.raises(RuacError, match=message):
         predictor.predict(**prompt)
+
+
+def test_the_embedded_default_reads_its_own_answer_and_moves_no_mask():
+    predictor = Predictor()
+    assert predictor.model.head.config.context
+    predictor.set_image(np.random.default_rng(0).integers(256, size=(60, 80, 3), dtype=np.uint8))
+    answer = predictor.predict(points=[[40, 30]], labels=[1])
+    assert answer.uncertainty.shape == (3, 60, 80)
+    assert answer.uncertainty.min() >= 0
+    assert answer.uncertainty.max() <= 1
+    agree = (answer.probability > 0.5) == answer.masks  # but for the last digit at the contour itself
+    assert agree.mean() > 0.99

@@ -6,13 +6,15 @@ by others that the batch makes plausible. Statistics carry no gradient. Every im
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-6
 
 
-class FeatureStyle(nn.Module):
+class FeatureStyle(nn.Module, ABC):
     """What both share; they differ in the new statistics.
 
     probability: of an image to be attacked, at all its levels.
@@ -41,9 +43,9 @@ class FeatureStyle(nn.Module):
         """What is random and the same at all levels of an image."""
         return ()
 
+    @abstractmethod
     def restyled(self, mean: Tensor, std: Tensor, draw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """New mean and standard deviation from the old ones, each ``[B, C, 1, 1]``."""
-        raise NotImplementedError
 
 
 class MixStyle(FeatureStyle):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import resource
 import sys
@@ -15,14 +13,16 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from ruac.benchmark.cases import Case
 from ruac.benchmark.rows import Row
 from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
 from ruac.sweep import chunks
-from ruac.sweep.chunks import ChunkWriter, chunk_path, merge_chunks, save_chunk
-from ruac.sweep.evaluate import Scores, evaluate_image
+from ruac.sweep.chunks import Chunk, ChunkWriter, chunk_path, save_chunk
+from ruac.sweep.evaluate import ROW, Scores, evaluate_image
+from ruac.sweep.merge import merge_chunks, open_rows
 from ruac.sweep.protocol import ProtocolConfig
 
 FLAT = "<= 1.05"
@@ -87,7 +87,7 @@ def _score(counts: list[int]) -> Iterator[int]:
 def _sweep(counts: list[int]) -> Iterator[int]:
     """Hand on the rows of a real picture again and again, as if each time of another image of one domain."""
     scores = _picture()
-    text, done = json.dumps(scores.rows), 0
+    done = 0
     with tempfile.TemporaryDirectory() as folder:
         writer = ChunkWriter(Path(folder), "benchmark")
         for count in counts:
@@ -95,7 +95,7 @@ def _sweep(counts: list[int]) -> Iterator[int]:
                 writer.open("benchmark", f"{done:016}")
                 for names, sums in scores.sums.items():
                     writer.scores.sums[names].merge(sums)
-                writer.scores.rows += json.loads(text)
+                writer.scores.rows += scores.rows
                 writer.add(f"{done:016}")
                 done += OBJECTS
             writer.save()
@@ -103,16 +103,19 @@ def _sweep(counts: list[int]) -> Iterator[int]:
 
 
 def _merge(counts: list[int]) -> Iterator[int]:
-    """Read as many rows as columns, from chunks of at most the size that a sweep makes them."""
-    scores = _picture()
-    rows = scores.rows
+    """Merge as many objects, from chunks of at most the size that a sweep makes them, into a file."""
+    scores, finished = _picture(), {}
+    rows = pa.RecordBatch.from_pylist(scores.rows, schema=ROW)
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
-            size = min(count, chunks.OBJECTS)
-            scores.rows = rows * (size // len(rows))
-            path = chunk_path(Path(folder), "benchmark", str(count))
-            save_chunk(path, scores, "benchmark")
-            merge_chunks([path] * math.ceil(count / size), "benchmark")
+            images = [f"{number:064}" for number in range(count // OBJECTS)]
+            new, size = images[len(finished) :], chunks.OBJECTS // OBJECTS
+            for some in (new[start : start + size] for start in range(0, len(new), size)):
+                path = chunk_path(Path(folder), "benchmark", some[0])
+                save_chunk(path, Chunk(some, [rows] * len(some), scores.sums), "benchmark")
+                finished |= dict.fromkeys(some, path)
+            with open_rows(Path(folder) / "objects.parquet") as writer:
+                merge_chunks(finished, reversed(images), "benchmark", writer)
             yield count
 
 

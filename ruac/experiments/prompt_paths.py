@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from accelerate import PartialState
 from matplotlib.figure import Figure
 from rich.progress import track
@@ -25,9 +26,9 @@ from ruac.export import fingerprint
 from ruac.metrics import boundary_f, jaccard
 from ruac.model import UncertainSam
 from ruac.predictor import DEFAULT
-from ruac.sweep.chunks import chunk_path, is_finished, load_chunk, save_chunk
+from ruac.sweep.chunks import Chunk, chunk_path, is_finished, load_chunk, save_chunk
 from ruac.sweep.domains import open_domains
-from ruac.sweep.evaluate import BLOCK, Encodings, Scores, answer_image, objects_of
+from ruac.sweep.evaluate import BLOCK, Encodings, answer_image, objects_of
 from ruac.sweep.protocol import ProtocolConfig
 from ruac.sweep.runner import ModelConfig, SweepConfig, load_models
 from ruac.sweep.work import dataset_hash
@@ -39,7 +40,6 @@ SAM2_AREA = 8 / 256**2
 CHUNK = 8  # images between two saves
 
 UNITS = ("image", "object")
-CHUNK = 8  # images between two saves
 
 
 @dataclass
@@ -157,16 +157,16 @@ def sweep_paths(
                 p.name: chunk_path(Path(config.out) / p.name, domain, f"{start // CHUNK:06d}") for p in config.paths
             }
             missing = [path for path in config.paths if not is_finished(files[path.name], keys[path.name])]
-            chunks: dict[str, Scores] = {path.name: Scores() for path in missing}
+            found: dict[str, list[dict]] = {path.name: [] for path in missing}
             for position in range(start, min(start + CHUNK, count)) if missing else ():
                 sample = dataset[position]
                 encodings = Encodings(sample.image)
                 for path in missing:
-                    chunks[path.name].rows += score_image(models, sample, path, encodings, domain=domain)
-            for name, scores in chunks.items():
-                save_chunk(files[name], scores, keys[name])
+                    found[path.name] += score_image(models, sample, path, encodings, domain=domain)
+            for name, rows in found.items():
+                save_chunk(files[name], Chunk([], [pa.RecordBatch.from_pylist(rows)], {}), keys[name])
             for name, file in files.items():
-                frames.append(pd.DataFrame(load_chunk(file, keys[name]).rows).assign(path=name))
+                frames += [rows.to_pandas().assign(path=name) for rows in load_chunk(file, keys[name]).rows]
     return pd.concat(frames, ignore_index=True)
 
 

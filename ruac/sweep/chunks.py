@@ -2,7 +2,7 @@
 
 A chunk lists its images by what they are (`work.image_names`), not by the process or the order that did them. So a
 restarted sweep, with any number of processes, does what no chunk holds and counts nothing twice; and since sums are
-integers and rows are sorted when they are merged, no number depends on how images are spread over chunks.
+integers and rows are put in order when they are merged, no number depends on how images are spread over chunks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,23 @@ import pyarrow as pa
 from ruac.errors import RuacError
 from ruac.files import atomic_path
 from ruac.metrics import ReliabilitySums
-from ruac.sweep.evaluate import Scores
+from ruac.sweep.evaluate import ROW, Scores
 
 SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
 SAVE_SHARE = 20  # of the time goes into saving at most one part in so many
 OBJECTS = 2048  # in a chunk, beyond which another one is begun: what a process holds does not grow with its domain
+
+
+Names = tuple[str, str, str]  # model, score, region
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """images: names of what it holds. rows: of each image, in that order. sums: of all images together."""
+
+    images: list[str]
+    rows: list[pa.RecordBatch]
+    sums: dict[Names, ReliabilitySums]
 
 
 class ChunkWriter:
@@ -34,19 +47,22 @@ class ChunkWriter:
 
     def __init__(self, folder: Path, key: str):
         self.folder, self.key = folder, key
-        self.scores, self._images, self._domain, self._path = Scores(), [], None, None
+        self.scores, self._chunk, self._domain, self._path = Scores(), Chunk([], [], {}), None, None
 
     def open(self, domain: str, image: str) -> None:
         """Go on with `domain`; saves and leaves the chunk of another one, or a full one. image: the one to come."""
         if domain != self._domain or self._objects() >= OBJECTS:
             self.save()
-            self.scores, self._images, self._domain = Scores(), [], domain
+            self.scores, self._domain = Scores(), domain
+            self._chunk = Chunk([], [], self.scores.sums)
             self._path = chunk_path(self.folder, domain, image[:16])
             self._due = time.monotonic() + SAVE_SECONDS
 
     def add(self, image: str) -> None:
         """The scores of `image` are complete; save if it is time."""
-        self._images.append(image)
+        self._chunk.images.append(image)
+        self._chunk.rows.append(pa.RecordBatch.from_pylist(self.scores.rows, schema=ROW))
+        self.scores.rows.clear()
         if time.monotonic() >= self._due:
             begin = time.monotonic()
             self.save()
@@ -55,13 +71,13 @@ class ChunkWriter:
 
     def save(self) -> None:
         """Write the chunk, in place of its smaller self."""
-        if self._images:
-            save_chunk(self._path, self.scores, self.key, self._images)
+        if self._chunk.images:
+            save_chunk(self._path, self._chunk, self.key)
 
     def _objects(self) -> int:
         """Their number: each has a row for every model."""
-        models = {model for model, _, _ in self.scores.sums}
-        return len(self.scores.rows) // max(1, len(models))
+        models = {model for model, _, _ in self._chunk.sums}
+        return sum(map(len, self._chunk.rows)) // max(1, len(models))
 
 
 def chunk_path(folder: Path, domain: str, name: str) -> Path:
@@ -69,28 +85,34 @@ def chunk_path(folder: Path, domain: str, name: str) -> Path:
     return folder / "chunks" / domain / f"{name}.npz"
 
 
-def save_chunk(path: Path, scores: Scores, key: str, images: Iterable[str] = ()) -> None:
-    """Write rows and sums of a chunk. key: identifies protocol and models. images: names of what it holds."""
-    arrays = {"rows": np.array(json.dumps(scores.rows)), "key": np.array(key)}
-    arrays["images"] = np.array(json.dumps(list(images)))
-    for names, sums in scores.sums.items():
+def save_chunk(path: Path, chunk: Chunk, key: str) -> None:
+    """Write images, rows and sums of a chunk. key: identifies protocol and models."""
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, chunk.rows[0].schema) as writer:
+        for rows in chunk.rows:
+            writer.write_batch(rows)
+    arrays = {"rows": np.frombuffer(stream.getvalue(), np.uint8), "key": np.array(key)}
+    arrays["images"] = np.array(json.dumps(chunk.images))
+    for names, sums in chunk.sums.items():
         arrays |= {"|".join((*names, part)): values for part, values in sums.to_arrays().items()}
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
-def load_chunk(path: Path, key: str) -> Scores:
+def load_chunk(path: Path, key: str) -> Chunk:
     """Read a chunk. Raises `RuacError` if it is broken or belongs to another sweep."""
     content = _read(path, key)
-    content.pop("images")
-    rows = json.loads(str(content.pop("rows")))
-    grouped: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
+    images = json.loads(str(content.pop("images")))
+    try:
+        with pa.ipc.open_stream(content.pop("rows")) as reader:
+            rows = list(reader)
+    except (pa.ArrowInvalid, TypeError) as error:  # of a version that wrote rows otherwise
+        raise _unreadable(path, error) from error
+    grouped: dict[Names, dict[str, np.ndarray]] = {}
     for name, values in content.items():
         model, score, region, part = name.split("|")
         grouped.setdefault((model, score, region), {})[part] = values
-    scores = Scores(rows=rows)
-    scores.sums.update({names: ReliabilitySums.from_arrays(parts) for names, parts in grouped.items()})
-    return scores
+    return Chunk(images, rows, {names: ReliabilitySums.from_arrays(parts) for names, parts in grouped.items()})
 
 
 def is_finished(path: Path, key: str) -> bool:
@@ -121,20 +143,6 @@ def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) 
     return found
 
 
-def merge_chunks(paths: Iterable[Path], key: str) -> tuple[pa.Table, dict[tuple[str, str, str], ReliabilitySums]]:
-    """Rows of several chunks in their order, one or more, and their sums. Raises `RuacError` as `load_chunk` does.
-
-    Rows are kept as columns, which take a fraction of the memory of dictionaries.
-    """
-    tables, total = [], Scores()
-    for path in paths:
-        chunk = load_chunk(path, key)
-        tables.append(pa.Table.from_pylist(chunk.rows))
-        for names, sums in chunk.sums.items():
-            total.sums[names].merge(sums)
-    return pa.concat_tables(tables), dict(total.sums)
-
-
 def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """The arrays of a chunk without its key; `names`: only these."""
     try:
@@ -142,7 +150,11 @@ def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[st
             content = {name: arrays[name] for name in names or arrays.files}
         found = str(content.pop("key"))
     except Exception as error:
-        raise RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo its images") from error
+        raise _unreadable(path, error) from error
     if found != key:
         raise RuacError(f"{path}: made with another protocol or model; use another out=")
     return content
+
+
+def _unreadable(path: Path, error: Exception) -> RuacError:
+    return RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo its images")

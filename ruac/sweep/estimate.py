@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from accelerate import PartialState
 
 from ruac.errors import RuacError
 from ruac.metrics import ReliabilitySums
-from ruac.sweep.evaluate import Scores, evaluate_image
+from ruac.sweep.evaluate import ROW, Scores, evaluate_image
 from ruac.sweep.panels import CASES
 from ruac.sweep.runner import Sweep, SweepConfig, open_sweep
 from ruac.sweep.work import Job, image_names, jobs_left
@@ -70,7 +70,8 @@ def _measure(sweep: Sweep, job: Job, unreadable: list[str]) -> tuple[float, floa
     objects = sum(len(record.object_ids) for record in dataset.records[: config.limit or None])
     files = PartialState().num_processes + 1  # a chunk of each process, and the merged sums
     sums = FILLED * files * sum(map(_compressed, scores.sums.values()))
-    rows = 2 * len(zlib.compress(json.dumps(scores.rows).encode())) * objects / len(sample.masks)
+    rows = 2 * len(zlib.compress(pa.RecordBatch.from_pylist(scores.rows, schema=ROW).serialize())) * objects
+    rows /= len(sample.masks)
     picture = sample.masks[0].size * (3 + len(sweep.models))
     return seconds, sums + rows + picture * len(CASES) * min(config.panels, objects)
 

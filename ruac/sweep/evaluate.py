@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -23,12 +24,31 @@ from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.uncertainty.maps import logit_uncertainty
 
 REGIONS = ("image", "band")
+ROW = pa.schema(  # of an object and a model
+    {
+        "domain": pa.string(),
+        "image": pa.string(),
+        "object": pa.string(),
+        "model": pa.string(),
+        "j": pa.float64(),
+        "j_by_click": pa.list_(pa.float64()),
+        "f": pa.float64(),
+        "predicted_iou": pa.float64(),
+        "area": pa.int64(),
+        "clicks": pa.int64(),
+        "band_error": pa.float64(),
+        "band_uncertainty": pa.float64(),
+        "band_counts": pa.list_(pa.int32()),
+        "points": pa.list_(pa.float64()),
+        "labels": pa.list_(pa.int64()),
+    }
+)
 BLOCK = 8  # objects decoded at a time: memory does not grow with the number of objects in a picture
 
 
 @dataclass
 class Scores:
-    """rows: one per (object, model). sums: per (model, score, region)."""
+    """rows: one per (object, model), as `ROW`. sums: per (model, score, region)."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[tuple[str, str, str], ReliabilitySums] = field(default_factory=lambda: defaultdict(ReliabilitySums))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import product
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ruac.data.corruptions import CORRUPTIONS, parse_corruption
@@ -24,7 +22,8 @@ from ruac.metrics import ReliabilitySums
 from ruac.metrics.curves import rss
 from ruac.model import UncertainSam
 from ruac.provenance import environment
-from ruac.sweep.chunks import finished_images, merge_chunks
+from ruac.sweep.chunks import Names, finished_images
+from ruac.sweep.merge import merge_chunks, open_rows
 from ruac.sweep.methods import is_vanilla
 from ruac.sweep.panels import write_panels
 from ruac.sweep.replay import OBJECTS, replay_hash
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from ruac.sweep.runner import Sweep
 
 DOMAINS, MANIFEST = "domains.csv", "manifest.json"
-GROUP = 1 << 14  # rows put in order at a time: there is never a second copy of a domain
 
 
 def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[str, str]]) -> None:
@@ -48,52 +46,43 @@ def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[s
     """
     out = Path(sweep.config.out)
     lost = Counter(failure["domain"] for failure in failed)
-    table: list[dict] = []
-    with atomic_path(out / OBJECTS) as path, ExitStack() as stack:
-        writer = None
+    table, index, counts = [], [], {}
+    with atomic_path(out / OBJECTS) as path, open_rows(path) as writer:
         for domain in sweep.domains:
-            if (merged := _merge(sweep, domain, names[domain], lost[domain])) is None:
+            if (merged := _merge(sweep, domain, names[domain], lost[domain], writer)) is None:
                 continue
-            rows, order, sums = merged
-            few = rows.select(["model", "image", "j", "f"]).take(order)
-            table += domain_rows(domain, few.to_pandas(), sums, failed=lost[domain])
-            writer = writer or stack.enter_context(pq.ParquetWriter(path, rows.schema))
-            for start in range(0, len(order), GROUP):
-                writer.write_table(rows.take(order[start : start + GROUP]))
-        if writer is None:
+            rows, sums = merged
+            table += domain_rows(domain, rows, sums, failed=lost[domain])
+            index += write_panels(sweep, domain, rows)
+            own = rows[rows.model == rows.model[0]]
+            counts[domain] = {"images": own.image.nunique(), "objects": len(own)}
+        if not table:
             raise RuacError(f"none of {len(failed)} images could be read; the first: {failed[0]['error']}")
     frame = pd.DataFrame(table)
     frame.insert(1, "reference", frame.domain.isin(sweep.references))
     write_text(out / DOMAINS, frame.to_csv(index=False))
-    single = [field.name for field in pq.read_schema(out / OBJECTS) if not pa.types.is_list(field.type)]
-    objects = pd.read_parquet(out / OBJECTS, columns=single)
-    write_panels(sweep, objects)
-    _write_manifest(sweep, names, objects, failed)
+    write_text(out / "panels" / "index.json", json.dumps(index, indent=1) + "\n")
+    _write_manifest(sweep, names, counts, failed)
 
 
 def _merge(
-    sweep: Sweep, domain: str, names: list[str], lost: int
-) -> tuple[pa.Table, np.ndarray, dict[tuple[str, str, str], ReliabilitySums]] | None:
-    """Rows of a domain, their places in the order of its images, and its sums, which are written; None without a
-    readable image."""
+    sweep: Sweep, domain: str, names: list[str], lost: int, writer: pq.ParquetWriter
+) -> tuple[pd.DataFrame, dict[Names, ReliabilitySums]] | None:
+    """Write rows and sums of a domain; returns what `merge_chunks` does, or None without a readable image."""
     out = Path(sweep.config.out)
     done = finished_images(out, domain, sweep.key, names)
     if missing := len(names) - len(done) - lost:
         raise RuacError(f"{out}: {missing} images of {domain!r} are in no chunk; sweep again to add them")
     if not done:
         return None
-    rows, sums = merge_chunks(sorted(set(done.values())), sweep.key)
+    rows, sums = merge_chunks(done, [image for image in names if image in done], sweep.key, writer)
     for (model, score, region), own in sums.items():
         with atomic_path(out / "sums" / f"{model}.{score}.{region}.{domain}.npz") as path, open(path, "wb") as file:
             np.savez_compressed(file, **own.to_arrays())
-    place = {record.id: position for position, record in enumerate(sweep.domains[domain].records)}
-    places = np.array([place[image] for image in rows["image"].to_pylist()])
-    return rows, np.argsort(places, kind="stable"), sums  # stable: within an image as they were evaluated
+    return rows, sums
 
 
-def domain_rows(
-    domain: str, rows: pd.DataFrame, sums: dict[tuple[str, str, str], ReliabilitySums], *, failed: int = 0
-) -> list[dict]:
+def domain_rows(domain: str, rows: pd.DataFrame, sums: dict[Names, ReliabilitySums], *, failed: int = 0) -> list[dict]:
     """One row per (model, score, region): mean J and F over objects, then every pixel metric. failed: images."""
     table = []
     for (model, score, region), own_sums in sums.items():
@@ -113,13 +102,10 @@ def read_failed(out: Path) -> list[dict[str, str]]:
 
 
 def _write_manifest(
-    sweep: Sweep, names: dict[str, list[str]], objects: pd.DataFrame, failed: list[dict[str, str]]
+    sweep: Sweep, names: dict[str, list[str]], counts: dict[str, dict[str, int]], failed: list[dict[str, str]]
 ) -> None:
-    config = sweep.config
+    config, none = sweep.config, {"images": 0, "objects": 0}
     entries = {entry.name: entry for entry in config.models}
-    images, kept = (
-        objects.drop_duplicates(["domain", "image", *more]).domain.value_counts() for more in ([], ["object"])
-    )
     lost = Counter(failure["domain"] for failure in failed)
     corrupted = _corrupted(sweep)
     content = {
@@ -142,8 +128,7 @@ def _write_manifest(
                 "name": name,
                 "reference": name in sweep.references,
                 "path": str(Path(dataset.records[0].path).parent),
-                "images": int(images.get(name, 0)),
-                "objects": int(kept.get(name, 0)),
+                **counts.get(name, none),
                 "failed": lost[name],
                 "sha256": hash_names(names[name]),
                 "corruption": corrupted.get(name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,15 +123,22 @@ def central_pixel(region: np.ndarray) -> tuple[int, int]:
 def central_correction(truth: np.ndarray, predicted: np.ndarray) -> tuple[int, int, int] | None:
     """Evaluation's next click: the centre of the larger error region, missed or excess.
 
-    Larger is the one whose centre lies farther from its border (evaluation, sec. 2). Returns
-    (x, y, label), or None where there is no error.
+    Larger is the one whose centre lies farther from its border (evaluation, sec. 2), the missed one of
+    two alike. Returns (x, y, label), or None where there is no error.
     """
-    found = [
-        (*_centre(region), label)
-        for region, label in ((truth & ~predicted, OBJECT), (predicted & ~truth, BACKGROUND))
-        if region.any()
-    ]
-    return max(found, key=lambda entry: entry[0])[1:] if found else None
+    regions = [(truth & ~predicted, OBJECT), (predicted & ~truth, BACKGROUND)]
+    areas = [int(np.count_nonzero(region)) for region, _ in regions]
+    best, place = 0.0, None
+    for which in sorted((0, 1), key=lambda which: -areas[which]):
+        # A disk of radius d holds a square of pixels whose half side is just below d / sqrt(2), so no region of
+        # this area has a centre farther than this from its border; most small ones need no distances at all.
+        if (math.sqrt(areas[which]) + 1) / math.sqrt(2) < best or not areas[which]:
+            continue
+        region, label = regions[which]
+        distance, x, y = _centre(region)
+        if distance > best or (distance == best and label == OBJECT):
+            best, place = distance, (x, y, label)
+    return place
 
 
 def _centre(region: np.ndarray) -> tuple[float, int, int]:

@@ -162,6 +162,23 @@ def test_central_correction_takes_the_error_that_reaches_deeper():
     assert labels == {0, 1}
 
 
+def test_central_correction_of_a_large_error_beside_smaller_ones():
+    rng = np.random.default_rng(5)
+    labels = set()
+    for side in range(1, 9):
+        for truth in blobs(8, seed=side):
+            predicted = truth ^ (rng.random(truth.shape) < 0.05)  # specks of both kinds
+            predicted[:side, :side] = ~truth[0, 0]  # missed or excess, where they differ
+            missed, excess = (
+                brute_centre(region) if region.any() else (0, None, None)
+                for region in (truth & ~predicted, predicted & ~truth)
+            )
+            x, y, label = central_correction(truth, predicted)
+            assert (x, y) == (missed if missed[0] >= excess[0] else excess)[1:]
+            labels.add(label)
+    assert labels == {0, 1}
+
+
 def test_central_correction_of_one_sided_errors():
     truth = np.zeros((9, 9), bool)
     truth[2:7, 2:7] = True

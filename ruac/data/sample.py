@@ -41,6 +41,10 @@ class Sample:
     image: np.ndarray
     masks: np.ndarray
 
+    def __post_init__(self) -> None:
+        # Run lengths are decoded column by column; distances and counts take half as long again on such a layout.
+        object.__setattr__(self, "masks", np.ascontiguousarray(self.masks))
+
 
 @runtime_checkable
 class MaskDataset(Protocol):

@@ -30,7 +30,7 @@ from ruac.metrics import jaccard
 from ruac.metrics.region import BAND_MIN_RADIUS, BAND_SHARE
 from ruac.model import UncertainSam, predict
 from ruac.predictor import DEFAULT
-from ruac.sweep.evaluate import BLOCK
+from ruac.sweep.evaluate import blocks
 from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.sweep.runner import ModelConfig, SweepConfig, load_models
 from ruac.uncertainty import decompose, total_uncertainty
@@ -132,8 +132,7 @@ def collect(photographs: list[Photograph], models: dict[str, UncertainSam], conf
         for person, path in enumerate(photograph.people):
             objects = disputed_objects(people, person, match=config.match, least=config.people, areas=areas)
             target = disagreement(objects.frequency)
-            for start in range(0, len(objects.numbers), BLOCK):
-                block = slice(start, start + BLOCK)
+            for block in blocks(len(objects.numbers), *(model.backbone for model in models.values())):
                 truth, numbers = objects.masks[block], objects.numbers[block]
                 keys = [f"{path.stem}/{number}" for number in numbers]
                 final = {

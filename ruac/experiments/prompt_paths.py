@@ -28,7 +28,7 @@ from ruac.model import UncertainSam
 from ruac.predictor import DEFAULT
 from ruac.sweep.chunks import Chunk, chunk_path, is_finished, load_chunk, save_chunk
 from ruac.sweep.domains import open_domains
-from ruac.sweep.evaluate import BLOCK, Encodings, answer_image, objects_of
+from ruac.sweep.evaluate import Encodings, answer_image, blocks, objects_of
 from ruac.sweep.protocol import ProtocolConfig
 from ruac.sweep.runner import ModelConfig, SweepConfig, load_models
 from ruac.sweep.work import dataset_hash
@@ -125,8 +125,8 @@ def score_image(
     for model in models.values():
         model.backbone.stability = path.stability
     area = round(path.area * sample.masks[0].size)
-    for start in range(0, len(sample.masks), BLOCK):
-        part = objects_of(sample, slice(start, start + BLOCK))
+    for block in blocks(len(sample.masks), *(model.backbone for model in models.values())):
+        part = objects_of(sample, block)
         measured: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # models that share a run share their masks
         for name, answer in answer_image(models, part, path.protocol, encodings=encodings).items():
             if id(answer.masks) not in measured:

@@ -23,7 +23,7 @@ from ruac.files import write_text
 from ruac.metrics import object_band
 from ruac.model import UncertainSam
 from ruac.provenance import environment
-from ruac.sweep.evaluate import BLOCK, Encodings, objects_of
+from ruac.sweep.evaluate import Encodings, blocks, objects_of
 from ruac.sweep.protocol import ProtocolConfig, prompt_objects
 from ruac.sweep.work import dataset_hash
 from ruac.uncertainty.temperature import fit_temperature, temperature_nll
@@ -99,15 +99,15 @@ def draw_pixels(backbone: Backbone, dataset: MaskDataset, config: TemperatureFit
     for position in track(np.linspace(0, len(dataset) - 1, count).astype(int), description="source images"):
         sample = dataset[position]
         features = Encodings(sample.image)(backbone)
-        for start in range(0, len(sample.masks), BLOCK):
-            part = objects_of(sample, slice(start, start + BLOCK))
+        rng = np.random.default_rng([config.seed, position])
+        for block in blocks(len(sample.masks), backbone):
+            part = objects_of(sample, block)
             keys = [f"{part.record.id}/{k}" for k in part.record.object_ids]
             *_, final = prompt_objects(
                 model.decode, features, part.masks, config.protocol, side=backbone.image_size, keys=keys
             )
             logits = upsample(final.logits, part.masks.shape[1:])[:, 0].cpu().numpy()  # [N, H, W]
             regions = object_band(part.masks) if config.region == "band" else np.ones_like(part.masks)
-            rng = np.random.default_rng([config.seed, position, start])
             share = -(-config.pixels // len(sample.masks))
             for logit, truth, region in zip(logits, part.masks, regions, strict=True):
                 inside = np.flatnonzero(region)

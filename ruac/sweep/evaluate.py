@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +44,8 @@ ROW = pa.schema(  # of an object and a model
         "labels": pa.list_(pa.int64()),
     }
 )
-BLOCK = 8  # objects decoded at a time: memory does not grow with the number of objects in a picture
+BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
+MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it
 
 
 @dataclass
@@ -142,14 +144,24 @@ def evaluate_image(
     replay: tuple[np.ndarray, np.ndarray] | None = None,
     regions: tuple[str, ...] = REGIONS,
 ) -> None:
-    """Add the rows and pixel sums of one image to `scores`, `BLOCK` objects at a time."""
+    """Add the rows and pixel sums of one image to `scores`, some objects at a time, see `blocks`."""
     encodings = Encodings(sample.image)
-    for start in range(0, len(sample.masks), BLOCK):
-        block = slice(start, start + BLOCK)
+    for block in blocks(len(sample.masks), *(model.backbone for model in models.values())):
         part = objects_of(sample, block)
         clicks = None if replay is None else (replay[0][block], replay[1][block])
         answers = answer_image(models, part, protocol, replay=clicks, encodings=encodings)
         _add(scores, part, answers, domain=domain, clicks=protocol.clicks, regions=regions)
+
+
+def blocks(count: int, *backbones: Backbone) -> Iterator[slice]:
+    """`count` objects in turn, `BLOCK` at a time; on a CPU fewer for large images, so that the decoder's largest
+    tensors, float32 and one per object, stay below `MAPPED`: 3 for an official model at 1024 px."""
+    size = BLOCK
+    for backbone in backbones:
+        if next(backbone.parameters()).device.type == "cpu":
+            size = min(size, max(1, (MAPPED - 1) // (4 * backbone.channels * (backbone.image_size // 4) ** 2)))
+    for start in range(0, count, size):
+        yield slice(start, start + size)
 
 
 def objects_of(sample: Sample, which: slice) -> Sample:

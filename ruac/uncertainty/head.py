@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Generator, Tensor
 
 from ruac.errors import RuacError
+from ruac.uncertainty.weibull import LEAST_SHAPE
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
@@ -66,10 +67,10 @@ class HeadConfig:
                 raise RuacError(f"head.{key}: expected at least 1, found {getattr(self, key)}")
         if self.context and self.posterior not in ("signed", "nonnegative"):
             raise RuacError(f"head.context: expected false for posterior {self.posterior}")
-        if not 0.1 <= self.kappa_min < self.kappa_max < math.inf:
+        if not LEAST_SHAPE <= self.kappa_min < self.kappa_max < math.inf:
             raise RuacError(
-                "head.kappa_min, head.kappa_max: expected 0.1 <= kappa_min < kappa_max, "
-                f"found {self.kappa_min} and {self.kappa_max}"
+                "head.kappa_min, head.kappa_max: expected "
+                f"{LEAST_SHAPE} <= kappa_min < kappa_max, found {self.kappa_min} and {self.kappa_max}"
             )
         if not self.kappa_min <= self.kappa_init <= self.kappa_max:
             raise RuacError(

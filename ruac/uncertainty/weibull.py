@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.polynomial import Chebyshev, Polynomial
+from scipy.special import gammaln
 from torch import Generator, Tensor
 
 EULER_GAMMA = 0.5772156649015329
+
+LEAST_SHAPE = 0.1
+"""Smallest shape that a head may have; see `cv2`."""
 
 SCALE_FLOOR = 1e-3
 """Smallest scale the divergence from the prior looks at; see `kl_gamma`."""
@@ -31,9 +37,14 @@ def variance(scale: Tensor, shape: Tensor) -> Tensor:
 def cv2(shape: Tensor) -> Tensor:
     """Squared coefficient of variation, variance / mean^2: ``G(1 + 2/shape) / G(1 + 1/shape)^2 - 1``.
 
-    It depends on the shape alone and falls with it: 5 at 0.5, 1 at 1, 0.08 at 4, 0.014 at 10.
+    It depends on the shape alone and falls with it: 5 at 0.5, 1 at 1, 0.08 at 4, 0.014 at 10. Without gradients a CPU
+    takes a polynomial for float32, in a third of the time: within a relative 1e-5 for shapes from 0.5 on, as float32's
+    Gamma functions are for shapes up to 10, and within 1e-4 from `LEAST_SHAPE` on.
     """
     shape = _precise(shape)
+    needs_gradient = shape.requires_grad and torch.is_grad_enabled()
+    if shape.device.type == "cpu" and shape.dtype == torch.float32 and not needs_gradient:
+        return _cv2_polynomial(shape)
     return torch.expm1(torch.lgamma(1 + 2 / shape) - 2 * _log_mean(shape))
 
 
@@ -71,6 +82,24 @@ def kl_gamma(scale: Tensor, shape: Tensor, a: float = 1.0, b: float = 3.0) -> Te
     scale, shape = _precise(scale).clamp_min(SCALE_FLOOR), _precise(shape)
     constant = math.lgamma(a) - a * math.log(b) - EULER_GAMMA - 1
     return EULER_GAMMA * a / shape - a * torch.log(scale) + torch.log(shape) + b * mean(scale, shape) + constant
+
+
+def _log_ratio(s: np.ndarray) -> np.ndarray:
+    """``log(1 + cv2) shape / s`` in ``s = 1 / (1 + shape)``, in which it is smooth up to s = 0."""
+    return (gammaln((1 + s) / (1 - s)) - 2 * gammaln(1 / (1 - s))) * (1 - s) / s**2
+
+
+_DEGREE = 10
+_SERIES = Chebyshev.interpolate(_log_ratio, _DEGREE, [0, 1 / (1 + LEAST_SHAPE)]).convert(kind=Polynomial)
+_COEFFICIENTS = [torch.tensor(c, dtype=torch.float32, device="cpu") for c in _SERIES.coef]  # of rising powers
+
+
+def _cv2_polynomial(shape: Tensor) -> Tensor:
+    s = torch.reciprocal(1 + shape)
+    value = _COEFFICIENTS[-1].expand_as(s).clone()
+    for coefficient in _COEFFICIENTS[-2::-1]:
+        torch.addcmul(coefficient, value, s, out=value)  # Horner's rule, one pass per power
+    return value.mul_(s).div_(shape).expm1_()
 
 
 def _log_mean(shape: Tensor) -> Tensor:

@@ -57,11 +57,16 @@ def test_every_part_has_the_calls_that_enter_it(monkeypatch):
         assert twice[part] == pytest.approx(before[part], rel=0.01)
 
 
-def test_sweep_compares_with_encoder_and_decoder():
+def test_sweep_compares_with_encoder_and_decoder(monkeypatch):
+    monkeypatch.setattr(sweep, "LIMIT_SIDE", TINY.side)
     rows = checked(sweep.run(cases=[TINY], repeats=1))
-    assert rows.keys() == {"encode alone", "decode alone", "sweep"}
-    alone = rows["encode alone"].seconds + rows["decode alone"].seconds
-    assert rows["sweep"].ratio == pytest.approx(alone / rows["sweep"].seconds)
+    whole = "sweep, to encode + "
+    alone = {name: rows[f"{name} alone"].seconds for name in ("encode", "decode", "decode in blocks")}
+    assert len(rows) == 5
+    for name in ("decode", "decode in blocks"):
+        row = rows[whole + name]
+        assert row.ratio == pytest.approx((alone["encode"] + alone[name]) / row.seconds)
+        assert bool(row.target) == (name == "decode")
 
 
 @pytest.mark.slow  # starts processes, which import everything

@@ -223,6 +223,7 @@ def test_written_samples_come_back_exactly(tmp_path):
         assert back.record.origin == sample.record.origin
         np.testing.assert_array_equal(back.image, sample.image)
         np.testing.assert_array_equal(back.masks, sample.masks)
+        assert back.masks.flags.c_contiguous  # as run lengths are not
     assert [r.id for r in CocoFolder(tmp_path / "out", split="val").records] == ["clip/1.png"]
 
 

@@ -104,7 +104,7 @@ class Speckled(torch.nn.Module):
 
     def __init__(self, mask):
         super().__init__()
-        self.image_size = mask.shape[0]
+        self.image_size, self.channels = mask.shape[0], 1
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.logit = torch.tensor(np.where(mask, 5.0, -5.0), dtype=torch.float32)
 

@@ -10,7 +10,7 @@ from ruac.data.open import open_dataset
 from ruac.errors import RuacError
 from ruac.metrics import object_band
 from ruac.model import UncertainSam
-from ruac.sweep import calibration
+from ruac.sweep import calibration, evaluate
 from ruac.sweep.calibration import TemperatureFitConfig, draw_pixels, read_temperature, run_fit
 from ruac.sweep.evaluate import answer_image
 from ruac.sweep.protocol import ProtocolConfig
@@ -47,9 +47,10 @@ def test_draws_are_bounded_equal_among_objects_and_repeatable(nano, coco_folder,
     assert len(first[0]) == 3 * 60
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], draw_pixels(nano, dataset, config(images=3, pixels=60, seed=1))[0])
-    monkeypatch.setattr(calibration, "BLOCK", 1)
-    blocks = draw_pixels(nano, dataset, wanted)
-    assert len(blocks[0]) == 3 * 60
+    monkeypatch.setattr(evaluate, "BLOCK", 1)
+    one_by_one = draw_pixels(nano, dataset, wanted)
+    assert torch.allclose(one_by_one[0], first[0], atol=1e-3)
+    assert torch.equal(one_by_one[1], first[1])
 
 
 def test_the_file_says_what_was_fitted_on_what(shelf, coco_folder, tmp_path, nano, monkeypatch):

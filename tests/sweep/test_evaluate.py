@@ -156,6 +156,19 @@ def test_a_shared_run_does_not_ask_the_head_before_the_last_click(models, sample
     assert len(calls) == 1
 
 
+def test_blocks_are_smaller_for_large_images_on_a_cpu(make_nano):
+    def ends(count, *sides):
+        backbones = [make_nano(64) for _ in sides]
+        for backbone, side in zip(backbones, sides, strict=True):
+            backbone.sam.image_size, backbone.channels = side, 32
+        return [block.stop for block in evaluate.blocks(count, *backbones)]
+
+    assert ends(10, 64) == [8, 16]
+    assert ends(7, 1024) == ends(7, 64, 1024) == [3, 6, 9]  # 8 MiB per object, of which four would be too much
+    assert ends(2, 8192) == [1, 2]
+    assert ends(0, 64) == []
+
+
 def test_blocks_of_objects_give_what_all_at_once_gives(models, sample, monkeypatch):
     whole, parts = Scores(), Scores()
     evaluate_image(models, sample, ProtocolConfig(clicks=2), whole, domain="d")

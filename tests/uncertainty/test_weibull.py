@@ -29,6 +29,18 @@ def test_cv2_falls_with_the_shape():
     assert (weibull.cv2(torch.linspace(0.5, 10, 1000)).diff() < 0).all()
 
 
+def test_cv2_without_gradients_is_a_polynomial_that_is_close_enough():
+    shapes = torch.logspace(-1, 3, 3001).clamp_min(weibull.LEAST_SHAPE)
+    before = shapes.clone()
+    expected = weibull.cv2(shapes.double())
+    assert torch.equal(shapes, before)
+    error = (weibull.cv2(shapes) / expected - 1).abs()
+    assert error.max() < 1e-4
+    assert error[shapes >= 0.5].max() < 1e-5
+    trained = weibull.cv2(shapes.requires_grad_()).detach()  # Gamma functions, which lose digits from 10 on
+    assert ((trained / expected - 1).abs()[shapes <= 10]).max() < 1e-5
+
+
 def test_scale_from_mean_inverts_mean_and_keeps_sign():
     means = torch.tensor([-2.0, 0.0, 1e-4, 3.0, -0.5, 7.0])
     torch.testing.assert_close(weibull.mean(weibull.scale_from_mean(means, SHAPES), SHAPES), means)

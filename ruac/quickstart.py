@@ -18,6 +18,7 @@ from ruac.overlay import save_overlay
 from ruac.predictor import Predictor
 from ruac.prompts import central_pixel
 from ruac.report import build_report
+from ruac.sweep.results import unreadable
 from ruac.sweep.runner import ModelConfig, SweepConfig, run_sweep
 from ruac.train.adversarial import TrainConfig, train_head
 from ruac.train.export_run import export_run
@@ -82,6 +83,7 @@ def run_quickstart(config: QuickstartConfig) -> Path:
     sweep = SweepConfig([ModelConfig("ruac", export=str(export))], domains, out=str(out / "sweep"))
     sweep.validate()
     results = run_sweep(sweep)
+    print("".join(f"{line}\n" for line in unreadable(results)), end="")
 
     say(5, "predicting on one image and writing the report")
     sample = open_dataset(domains[0] if config.source else out / "scenes" / "domains" / "fog")[0]

@@ -11,7 +11,7 @@ from ruac.errors import run_tool
 from ruac.report import build_report
 from ruac.report.table import write_tables
 from ruac.sweep.estimate import estimate
-from ruac.sweep.results import read_failed
+from ruac.sweep.results import unreadable
 from ruac.sweep.runner import SweepConfig, is_main_process, run_sweep
 
 
@@ -33,11 +33,8 @@ def main(argv: list[str]) -> None:
     if not is_main_process():
         return
     print(f"results: {out}\ntables:  {write_tables(out)}\nreport:  {build_report(out)}")
-    if failed := read_failed(out):
-        print(f"{len(failed)} images could not be read:", file=sys.stderr)
-        for failure in failed:
-            path, error = failure["path"], failure["error"]
-            print(f"  {error}" if error.startswith(path) else f"  {path}: {error}", file=sys.stderr)
+    if lines := unreadable(out):
+        print(*lines, sep="\n  ", file=sys.stderr)
         raise SystemExit(1)
 
 

@@ -80,7 +80,9 @@ def domain_table(
     rows = []
     for domain, values in wide.iterrows():
         cells = [cell for m in metrics for cell in _ranked(m, [values[m, who] for who in scores])]
-        name = f"{domain} (reference)" if found.reference[domain] else str(domain)
+        copied = str(domain).rpartition("+")[0] in wide.index  # the name of a corrupted domain, see `sweep.domains`
+        kind = " (corrupted)" if copied else " (reference)"
+        name = f"{domain}{kind if found.reference[domain] else ''}"
         rows.append((name, int(found.objects[domain]), cells))
     last, tested = [], len(scores) > 1 and len(unseen) > 1
     for m in metrics:

@@ -22,6 +22,7 @@ from ruac.errors import RuacError
 from ruac.provenance import save_record
 from ruac.reproduce.batches import Batches
 from ruac.reproduce.plan import VANILLA, PlanConfig, Run, SweepPlan, known
+from ruac.sweep.results import unreadable
 
 Start = Callable[[list[str], Path], int]
 """Runs a command, appends its output to a log, and returns its exit status."""
@@ -113,7 +114,8 @@ def _sweep(plan: PlanConfig, sweep: SweepPlan, rows: list[str], start: Start) ->
         return [f"sweep {sweep.name}: {error}"]
     if waiting := [model.name for model in batches.missing(rows)]:
         print(f"sweep {sweep.name}: without {', '.join(waiting)}, not ready yet", flush=True)
-    return []
+    folders = dict.fromkeys(batches.done().values())
+    return [f"sweep {sweep.name}: {lines[0][:-1]}" for folder in folders if (lines := unreadable(folder))]
 
 
 def _do(plan: PlanConfig, what: str, name: str, commands: tuple[list[str], ...], start: Start) -> list[str]:

@@ -89,16 +89,18 @@ def domain_rows(domain: str, rows: pd.DataFrame, sums: dict[Names, ReliabilitySu
         own = rows[rows.model == model]
         j, f = own.j.mean(), own.f.mean()
         metrics = own_sums.compute()
-        terms = {name: metrics[name] for name in ("ece", "p_acc_cert", "p_unc_inacc")}
+        terms = {"ece": metrics["ece"]} | {name: metrics[f"{name}_image"] for name in ("p_acc_cert", "p_unc_inacc")}
         head = {"domain": domain, "model": model, "score": score, "region": region}
         counts = {"images": own.image.nunique(), "objects": len(own), "failed": failed}
         table.append(head | counts | {"j": j, "f": f, "jf": (j + f) / 2} | metrics | {"rss": rss(miou=j, **terms)})
     return table
 
 
-def read_failed(out: Path) -> list[dict[str, str]]:
-    """The images that a finished sweep could not read, as in its manifest."""
-    return json.loads((out / MANIFEST).read_text(encoding="utf-8"))["failed"]
+def unreadable(out: Path) -> list[str]:
+    """A line for each image that a finished sweep could not read, after one that counts them; none if there is none."""
+    failed = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["failed"]
+    lines = [e if (e := entry["error"]).startswith(entry["path"]) else f"{entry['path']}: {e}" for entry in failed]
+    return [f"{out}: {len(lines)} images could not be read:", *lines] if lines else []
 
 
 def _write_manifest(

@@ -158,7 +158,9 @@ def write_results(
         for (model, score, region), kept in sums.items():
             j, f = np.mean(segmentation[model], axis=0)
             values = kept.compute()
-            values["rss"] = rss(miou=j, **{k: values[k] for k in ("ece", "p_acc_cert", "p_unc_inacc")})
+            values["rss"] = rss(
+                miou=j, ece=values["ece"], **{k: values[f"{k}_image"] for k in ("p_acc_cert", "p_unc_inacc")}
+            )
             head = {"domain": domain, "model": model, "score": score, "region": region}
             table.append(head | {"images": objects, "objects": objects, "j": j, "f": f, "jf": (j + f) / 2} | values)
             name = f"{model}.{score}.{region}.{domain}.npz"

@@ -50,6 +50,9 @@ def test_a_reference_is_shown_but_not_counted(results):
     table = to_markdown(domain_table(results, metrics=["auroc", "ece"], scores=SCORES)).splitlines()
     assert table[2] == "| fog (reference) | 5 | 0.600 | **0.700** | 0.1000 | **0.0500** |"
     assert table[4] == "| **mean** | 1,200 | **0.800** | – | **0.2000** | 0.3000 |"  # noqa: RUF001
+    (results / "domains.csv").write_text("\n".join(lines).replace("fog", "NA+fog0.06"))
+    table = to_markdown(domain_table(results, metrics=["auroc", "ece"], scores=SCORES))
+    assert "\n| NA+fog0.06 (corrupted) | 5 | 0.600 |" in table
 
 
 def test_a_region_of_its_own(results):

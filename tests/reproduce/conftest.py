@@ -33,11 +33,12 @@ def plan(tmp_path):
 class Scripts:
     """Stands for train, export and sweep. calls: (script, positional arguments, overrides) of each start.
 
-    broken: folders whose training fails. killed: folders in whose sweep everything stops, as at a kill.
+    broken: folders whose training fails. killed: folders in whose sweep everything stops, as at a kill. unreadable:
+    entries of images in the manifest of every sweep.
     """
 
     def __init__(self):
-        self.calls, self.broken, self.killed = [], set(), set()
+        self.calls, self.broken, self.killed, self.unreadable = [], set(), set(), []
 
     def __call__(self, command, log):
         (place,) = (n for n, part in enumerate(command) if part.endswith(".py"))
@@ -78,8 +79,9 @@ class Scripts:
         folder = Path(json.loads(given["out"]))
         if str(folder) in self.killed:
             raise KeyboardInterrupt
-        (folder / "manifest.json").write_text(json.dumps({"models": json.loads(given["models"])}))
-        return 0
+        manifest = {"models": json.loads(given["models"]), "failed": self.unreadable}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return int(bool(self.unreadable))
 
 
 @pytest.fixture

@@ -46,6 +46,17 @@ def test_a_tuned_backbone_is_exported(plan, scripts):
     assert "--head-only" not in places
 
 
+def test_images_that_a_sweep_could_not_read_are_reported_as_long_as_they_count(plan, scripts):
+    scripts.unreadable = [{"domain": "d", "image": "a", "path": "d/a.png", "error": "cut short"}]
+    first = run_plan(plan, start=scripts)
+    assert ["exit status 1" in failure for failure in first] == [True, True]
+    scripts.calls = []
+    again = run_plan(plan, start=scripts)
+    assert not scripts.calls
+    where = Path(plan.out) / "sweeps"
+    assert again == [f"sweep {name}: {where / name / '0'}: 1 images could not be read" for name in ("own", "replay")]
+
+
 def test_a_broken_run_is_reported_and_the_rest_goes_on(plan, scripts, capsys):
     scripts.broken = {"ruac-0"}
     (failure,) = run_plan(plan, start=scripts)

@@ -73,7 +73,7 @@ def write_sweep(given):
             objects.append(pd.DataFrame(frame | same | counts))
     pd.DataFrame(table).to_csv(f"{out}/domains.csv", index=False)
     pd.concat(objects).to_parquet(f"{out}/objects.parquet", index=False)
-    manifest = {"protocol": {}, "models": [{"name": m} for m in models], "domains": [], "environment": {}}
+    manifest = {"protocol": {}, "models": [{"name": m} for m in models], "domains": [], "failed": [], "environment": {}}
     with open(f"{out}/manifest.json", "w") as stream:
         json.dump(manifest, stream)
     return 0

@@ -22,7 +22,7 @@ from ruac.report import build_report
 from ruac.sweep import chunks as chunks_module
 from ruac.sweep import runner
 from ruac.sweep.protocol import ProtocolConfig
-from ruac.sweep.results import read_failed
+from ruac.sweep.results import unreadable
 from ruac.sweep.runner import ModelConfig
 from ruac.sweep.work import cost, image_names, jobs_left
 
@@ -192,19 +192,21 @@ def test_a_bad_image_is_reported_and_only_it_is_tried_again(
     if damage != "missing":
         image.write_bytes(bytes(len(whole)) if damage == "zeros" else whole[:-200])
     out = sweep(config)
-    failed = read_failed(out)
-    assert [(f["domain"], f["image"], f["path"]) for f in failed] == [("first", "2.png", str(image))]
-    assert str(image) in failed[0]["error"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [(f["domain"], f["image"], f["path"]) for f in manifest["failed"]] == [("first", "2.png", str(image))]
+    assert str(image) in manifest["failed"][0]["error"]
+    heading, line = unreadable(out)
+    assert heading == f"{out}: 1 images could not be read:"
+    assert line.startswith(f"{image}: ")
     table = pd.read_csv(out / "domains.csv").drop_duplicates("domain").set_index("domain")
     assert table.failed.to_dict() == {"first": 1, "second": 0}
     assert table.images.to_dict() == {"first": 2, "second": 3}
-    manifest = json.loads((out / "manifest.json").read_text())
     assert [d["failed"] for d in manifest["domains"]] == [1, 0]
     image.write_bytes(whole)
     seen = count_images(monkeypatch)
     assert_same_results(sweep(config), finished)
     assert seen == [("first", "2.png")]
-    assert not read_failed(out)
+    assert not unreadable(out)
 
 
 def test_domains_without_a_readable_image(config, shelf, tmp_path, sweep):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ruac.data.open import open_dataset
 from ruac.metrics import ReliabilitySums
+from ruac.metrics.curves import rss
 from ruac.sweep.panels import _cases
 from ruac.sweep.work import dataset_hash
 
@@ -41,6 +42,9 @@ def test_results_are_complete_and_sorted(config, finished, shelf):
         assert row.jf == pytest.approx((own.j.mean() + own.f.mean()) / 2)
         with np.load(finished / "sums" / f"{row.model}.{row.score}.{row.region}.{row.domain}.npz") as saved:
             metrics = ReliabilitySums.from_arrays(saved).compute()
+        terms = {"miou": row.j, "ece": metrics["ece"]}
+        terms |= {k: metrics[f"{k}_image"] for k in ("p_acc_cert", "p_unc_inacc")}  # at each image's own median
+        assert row.rss == pytest.approx(rss(**terms), nan_ok=True)
         for name in ("ece", "brier", "nll", "mean_uncertainty"):
             assert getattr(row, name) == pytest.approx(metrics[name], nan_ok=True)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ruac.files import atomic_path
-from ruac.sweep.evaluate import answer_image, objects_of
+from ruac.sweep.evaluate import Encodings, answer_image, objects_of
 
 if TYPE_CHECKING:
     from ruac.sweep.runner import Sweep
@@ -17,32 +18,52 @@ if TYPE_CHECKING:
 CASES = ("worst", "best", "overconfident")
 
 
-def write_panels(sweep: Sweep, domain: str, objects: pd.DataFrame) -> list[dict[str, Any]]:
-    """Arrays of ``config.panels`` objects of each case of a domain, chosen by the last model's answers, and what to
-    list of them. objects: rows of all models."""
-    out, model, dataset, index = Path(sweep.config.out), list(sweep.models)[-1], sweep.domains[domain], []
-    places = {record.id: place for place, record in enumerate(dataset.records)}
-    chosen = _cases(objects[objects.model == model], sweep.config.panels)
-    for rank, (case, row) in enumerate(chosen):
-        sample = dataset[places[row.image]]
-        which = sample.record.object_ids.index(row.object)
-        sample = objects_of(sample, slice(which, which + 1))
-        replay = None if sweep.clicks is None else sweep.clicks(domain, sample.record)
-        answers = answer_image(sweep.models, sample, sweep.config.protocol, replay=replay)
+class Panel(NamedTuple):
+    """One of the pictures. rank: its place in its domain. entry: what is listed of it, "file" relative to the result
+    folder. j: of each model."""
+
+    rank: int
+    entry: dict[str, Any]
+    j: dict[str, float]
+
+
+def choose_panels(sweep: Sweep, domain: str, objects: pd.DataFrame) -> list[list[Panel]]:
+    """``config.panels`` objects of each case of a domain, by the last model's answers; those of an image together.
+
+    objects: rows of all models.
+    """
+    models, images = list(sweep.models), defaultdict(list)
+    for rank, (case, row) in enumerate(_cases(objects[objects.model == models[-1]], sweep.config.panels)):
         own = objects[(objects.image == row.image) & (objects.object == row.object)].set_index("model")
+        file = str(Path("panels") / domain / f"{rank}.npz")
+        entry = {"domain": domain, "image": row.image, "object": row.object, "file": file, "case": case}
+        j = {name: float(own.j[name]) for name in models}
+        images[row.image].append(Panel(rank, entry | {"models": models}, j))
+    return list(images.values())
+
+
+def write_panels(sweep: Sweep, panels: list[Panel]) -> None:
+    """Arrays of the panels of one image, which is encoded once."""
+    domain, image = panels[0].entry["domain"], panels[0].entry["image"]
+    dataset = sweep.domains[domain]
+    (place,) = (place for place, record in enumerate(dataset.records) if record.id == image)
+    whole = dataset[place]
+    encodings = Encodings(whole.image)
+    for panel in panels:
+        which = whole.record.object_ids.index(panel.entry["object"])
+        sample = objects_of(whole, slice(which, which + 1))
+        replay = None if sweep.clicks is None else sweep.clicks(domain, sample.record)
+        answers = answer_image(sweep.models, sample, sweep.config.protocol, replay=replay, encodings=encodings)
         arrays = {"image": sample.image, "truth": sample.masks[0]}
         for name, answer in answers.items():
             uncertainty = next(iter(answer.uncertainty.values()))[0]
             arrays[f"mask.{name}"] = answer.masks[0]
             arrays[f"uncertainty.{name}"] = (uncertainty * 255).round().byte().cpu().numpy()
-            arrays[f"j.{name}"] = np.array(own.j[name])
-        arrays["points"], arrays["labels"] = answers[model].points[0], answers[model].labels[0]
-        file = Path("panels") / domain / f"{rank}.npz"
-        with atomic_path(out / file) as path, open(path, "wb") as stream:
+            arrays[f"j.{name}"] = np.array(panel.j[name])
+        last = answers[panel.entry["models"][-1]]
+        arrays["points"], arrays["labels"] = last.points[0], last.labels[0]
+        with atomic_path(Path(sweep.config.out) / panel.entry["file"]) as path, open(path, "wb") as stream:
             np.savez_compressed(stream, **arrays)
-        entry = {"domain": domain, "image": row.image, "object": row.object, "file": str(file), "case": case}
-        index.append(entry | {"models": list(sweep.models)})
-    return index
 
 
 def _cases(rows: pd.DataFrame, count: int) -> list[tuple[str, Any]]:

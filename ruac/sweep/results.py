@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from datetime import datetime, timezone
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from ruac.provenance import environment
 from ruac.sweep.chunks import Names, finished_images
 from ruac.sweep.merge import merge_chunks, open_rows
 from ruac.sweep.methods import is_vanilla
-from ruac.sweep.panels import write_panels
+from ruac.sweep.panels import Panel, choose_panels
 from ruac.sweep.replay import OBJECTS, replay_hash
 from ruac.sweep.work import hash_names
 
@@ -35,8 +35,15 @@ if TYPE_CHECKING:
 DOMAINS, MANIFEST = "domains.csv", "manifest.json"
 
 
-def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[str, str]]) -> None:
-    """Merge the chunks of all domains and write the result folder.
+class Merged(NamedTuple):
+    """counts: images and objects of each domain. panels: to be written, image by image."""
+
+    counts: dict[str, dict[str, int]]
+    panels: list[list[Panel]]
+
+
+def merge_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[str, str]]) -> Merged:
+    """Merge the chunks of all domains and write their rows, sums and table.
 
     names: of the images of each domain, see `image_names`. failed: "domain", "image", "path" and "error" of those
     that could not be read. A domain of which nothing could be read has no row; the manifest tells.
@@ -46,23 +53,22 @@ def write_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[s
     """
     out = Path(sweep.config.out)
     lost = Counter(failure["domain"] for failure in failed)
-    table, index, counts = [], [], {}
+    table, merged = [], Merged({}, [])
     with atomic_path(out / OBJECTS) as path, open_rows(path) as writer:
         for domain in sweep.domains:
-            if (merged := _merge(sweep, domain, names[domain], lost[domain], writer)) is None:
+            if (found := _merge(sweep, domain, names[domain], lost[domain], writer)) is None:
                 continue
-            rows, sums = merged
+            rows, sums = found
             table += domain_rows(domain, rows, sums, failed=lost[domain])
-            index += write_panels(sweep, domain, rows)
+            merged.panels.extend(choose_panels(sweep, domain, rows))
             own = rows[rows.model == rows.model[0]]
-            counts[domain] = {"images": own.image.nunique(), "objects": len(own)}
+            merged.counts[domain] = {"images": own.image.nunique(), "objects": len(own)}
         if not table:
             raise RuacError(f"none of {len(failed)} images could be read; the first: {failed[0]['error']}")
     frame = pd.DataFrame(table)
     frame.insert(1, "reference", frame.domain.isin(sweep.references))
     write_text(out / DOMAINS, frame.to_csv(index=False))
-    write_text(out / "panels" / "index.json", json.dumps(index, indent=1) + "\n")
-    _write_manifest(sweep, names, counts, failed)
+    return merged
 
 
 def _merge(
@@ -103,9 +109,12 @@ def unreadable(out: Path) -> list[str]:
     return [f"{out}: {len(lines)} images could not be read:", *lines] if lines else []
 
 
-def _write_manifest(
-    sweep: Sweep, names: dict[str, list[str]], counts: dict[str, dict[str, int]], failed: list[dict[str, str]]
-) -> None:
+def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, failed: list[dict[str, str]]) -> None:
+    """List the panels, all of them written, and write the manifest, with which a sweep is finished."""
+    order = {domain: place for place, domain in enumerate(sweep.domains)}
+    panels = sorted(chain(*merged.panels), key=lambda panel: (order[panel.entry["domain"]], panel.rank))
+    index = [panel.entry for panel in panels]
+    write_text(Path(sweep.config.out) / "panels" / "index.json", json.dumps(index, indent=1) + "\n")
     config, none = sweep.config, {"images": 0, "objects": 0}
     entries = {entry.name: entry for entry in config.models}
     lost = Counter(failure["domain"] for failure in failed)
@@ -130,7 +139,7 @@ def _write_manifest(
                 "name": name,
                 "reference": name in sweep.references,
                 "path": str(Path(dataset.records[0].path).parent),
-                **counts.get(name, none),
+                **merged.counts.get(name, none),
                 "failed": lost[name],
                 "sha256": hash_names(names[name]),
                 "corruption": corrupted.get(name),

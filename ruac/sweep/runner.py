@@ -24,9 +24,10 @@ from ruac.sweep.chunks import ChunkWriter
 from ruac.sweep.domains import check_name, corrupted, open_domains
 from ruac.sweep.evaluate import evaluate_image
 from ruac.sweep.methods import is_vanilla, load_model
+from ruac.sweep.panels import write_panels
 from ruac.sweep.protocol import ProtocolConfig
 from ruac.sweep.replay import Clicks, read_clicks, replay_hash
-from ruac.sweep.results import write_results
+from ruac.sweep.results import finish_results, merge_results
 from ruac.sweep.work import Claims, Job, finishing_on_signal, image_names, jobs_left, shared
 from ruac.version import VERSION
 
@@ -132,8 +133,13 @@ def run_sweep(config: SweepConfig) -> Path:
     jobs = shared(lambda: jobs_left(out, sweep.domains, names, sweep.key))
     claims = Claims(len(jobs))
     failed = gather_object(_evaluate(sweep, jobs, claims))  # and so all processes have saved
+    merged = shared(lambda: merge_results(sweep, names, failed))
+    pictures = Claims(len(merged.panels))
+    for number in pictures:
+        write_panels(sweep, merged.panels[number])
+    state.wait_for_everyone()
     if state.is_main_process:
-        write_results(sweep, names, failed)
+        finish_results(sweep, names, merged, failed)
     state.wait_for_everyone()
     return out
 

@@ -6,6 +6,8 @@ pixels. Counts in `BINS` bins of confidence give them to about 1e-3, which is fa
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from scipy.special import digamma, expit
@@ -17,18 +19,45 @@ CALIBRATION_BINS = 15
 _MIDDLES = expit((np.arange(BINS) + 0.5) * STEP)  # confidence of each bin
 
 
-def band_counts(probability: Tensor, wrong: Tensor, band: Tensor) -> np.ndarray:
+class Band(NamedTuple):
+    """The pixels of N objects' bands. place: in the flattened maps, ascending, ``int64 [P]``. owner: object of each."""
+
+    place: Tensor
+    owner: Tensor
+    count: int  # N
+
+    @classmethod
+    def of(cls, band: Tensor) -> Band:
+        """band: ``bool [N, H, W]``."""
+        size = band.flatten(1).sum(1)
+        return cls(
+            band.flatten().nonzero()[:, 0],
+            torch.arange(len(band), device=band.device).repeat_interleave(size),
+            len(band),
+        )
+
+    def mean(self, values: Tensor) -> np.ndarray:
+        """Over each object's band: ``float64 [N]``, nan without a pixel. values: ``[N, H, W]``."""
+        owner, values = self.owner.cpu().numpy(), self.of_maps(values).float().cpu().numpy()
+        with np.errstate(invalid="ignore"):
+            return np.bincount(owner, values, self.count) / np.bincount(owner, minlength=self.count)
+
+    def of_maps(self, values: Tensor) -> Tensor:
+        """``[P]`` from ``[N, H, W]``."""
+        return values.reshape(-1)[self.place]
+
+
+def band_counts(probability: Tensor, wrong: Tensor, band: Band) -> np.ndarray:
     """Correct and wrong pixels per bin, least confident first: ``int32 [N, 2, BINS]``.
 
-    probability: ``[N, H, W]`` in [0, 1] of the object; the confidence is max(p, 1 - p), its logit |logit p|. wrong,
-    band: ``bool [N, H, W]``.
+    probability: ``[N, H, W]`` in [0, 1] of the object; the confidence is max(p, 1 - p), its logit |logit p|. wrong:
+    ``bool [N, H, W]``.
     """
-    place = band.nonzero(as_tuple=True)
-    logit = torch.logit(probability[place].float(), eps=1e-6).abs()
+    logit = torch.logit(band.of_maps(probability).float(), eps=1e-6).abs()
     bins = (logit / STEP).long().clamp_(max=BINS - 1)
-    flat = (place[0] * 2 + wrong[place].long()) * BINS + bins
-    counts = torch.bincount(flat, minlength=2 * BINS * len(band))
-    return counts.reshape(len(band), 2, BINS).to(torch.int32).cpu().numpy()
+    flat = (band.owner * 2 + band.of_maps(wrong)) * BINS + bins
+    counts = torch.bincount(flat, minlength=2 * BINS * band.count)
+    return counts.reshape(band.count, 2, BINS).to(torch.int32).cpu().numpy()
 
 
 def pooled_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.sample import Sample
 from ruac.ensemble import FLIPS, EnsembleSam, FlippedFeatures
 from ruac.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
-from ruac.metrics.band_counts import band_counts
+from ruac.metrics.band_counts import Band, band_counts
 from ruac.model import Prediction, UncertainSam, predict
 from ruac.sweep.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.uncertainty.maps import logit_uncertainty
@@ -176,7 +176,7 @@ def _add(
     device = next(iter(answers.values())).probability.device
     truth = torch.from_numpy(sample.masks).to(device)
     band = torch.from_numpy(object_band(sample.masks)).to(device)
-    area, count = sample.masks.sum(axis=(1, 2)), band.sum(dim=(1, 2))
+    area, inside = sample.masks.sum(axis=(1, 2)), Band.of(band)
     measured: dict[int, np.ndarray] = {}  # models that share a run share their masks
     for name, answer in answers.items():
         if id(answer.masks) not in measured:
@@ -192,12 +192,9 @@ def _add(
             prediction=masks,
             regions={region: band if region == "band" else None for region in regions},
         )
-        main = next(iter(answer.uncertainty.values()))
-        wrong = masks != truth
-        counts = band_counts(answer.probability, wrong, band).reshape(len(masks), -1)
-        error = ((wrong & band).sum(dim=(1, 2)) / count).tolist()
-        doubt = torch.cat([(u * b).sum(dim=(1, 2)) for u, b in zip(main.split(1), band.split(1), strict=True)])
-        doubt = (doubt / count).tolist()
+        counts = band_counts(answer.probability, masks != truth, inside)  # [N, correct or wrong, bins]
+        error = counts[:, 1].sum(1) / counts.sum((1, 2))
+        doubt = inside.mean(next(iter(answer.uncertainty.values())))
         for index, key in enumerate(sample.record.object_ids):
             scores.rows.append(
                 {
@@ -211,9 +208,9 @@ def _add(
                     "predicted_iou": float(answer.predicted_iou[index]),
                     "area": int(area[index]),
                     "clicks": int(clicks),
-                    "band_error": error[index],
-                    "band_uncertainty": doubt[index],
-                    "band_counts": counts[index].tolist(),
+                    "band_error": float(error[index]),
+                    "band_uncertainty": float(doubt[index]),
+                    "band_counts": counts[index].reshape(-1).tolist(),
                     "points": answer.points[index].reshape(-1).tolist(),
                     "labels": answer.labels[index].tolist(),
                 }

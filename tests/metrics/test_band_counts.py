@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ruac.metrics import ReliabilitySums
-from ruac.metrics.band_counts import BINS, STEP, band_counts, pooled_metrics
+from ruac.metrics.band_counts import BINS, STEP, Band, band_counts, pooled_metrics
 from ruac.metrics.significance import pooled_bootstrap
 
 
@@ -18,9 +18,14 @@ def pixels(seed, n=6, side=40, sharpness=1.5, offset=0.0):
     return logit.sigmoid(), (logit > 0) != truth, band
 
 
+def counted(some):
+    probability, wrong, band = some
+    return band_counts(probability, wrong, Band.of(band))
+
+
 def test_every_pixel_of_the_band_is_in_the_bin_of_its_confidence():
     probability, wrong, band = pixels(0, n=2, side=9)
-    counts = band_counts(probability, wrong, band)
+    counts = band_counts(probability, wrong, Band.of(band))
     assert counts.shape == (2, 2, BINS)
     assert counts.dtype == np.int32
     wanted = np.zeros_like(counts)
@@ -31,9 +36,18 @@ def test_every_pixel_of_the_band_is_in_the_bin_of_its_confidence():
     assert np.array_equal(counts, wanted)
 
 
+def test_means_over_bands():
+    values, _, band = pixels(3, n=3, side=50)
+    band[1] = False
+    found = Band.of(band).mean(values)
+    for n in (0, 2):
+        assert found[n] == pytest.approx(float(values[n][band[n]].double().mean()), rel=1e-12)
+    assert np.isnan(found[1])
+
+
 def test_pooled_metrics_are_those_of_the_pixels():
     probability, wrong, band = pixels(1)
-    found = pooled_metrics(band_counts(probability, wrong, band).sum(0))
+    found = pooled_metrics(band_counts(probability, wrong, Band.of(band)).sum(0))
     p = probability[band]
     entropy = (torch.special.entr(p) + torch.special.entr(1 - p)) / np.log(2)
     sums = ReliabilitySums()
@@ -44,7 +58,7 @@ def test_pooled_metrics_are_those_of_the_pixels():
 
 
 def test_many_sets_at_once_are_each_of_them():
-    counts = band_counts(*pixels(2))
+    counts = counted(pixels(2))
     together = pooled_metrics(counts)
     for n in range(len(counts)):
         for name, value in pooled_metrics(counts[n]).items():
@@ -62,7 +76,7 @@ def test_no_error_has_no_ranking():
 
 def test_bootstrap_draws_images_and_pairs_the_models():
     """A model against itself differs by nothing in any draw; against one with shuffled confidence by much."""
-    counts = np.stack([band_counts(*pixels(seed, n=4)) for seed in range(10)]).reshape(40, 2, BINS)
+    counts = np.stack([counted(pixels(seed, n=4)) for seed in range(10)]).reshape(40, 2, BINS)
     images = np.repeat(np.arange(10), 4)
     same = pooled_bootstrap({"a": (images, counts, counts)}, resamples=50)
     assert all(interval == (0, 0, 0) for interval in same.values())
@@ -75,8 +89,8 @@ def test_bootstrap_draws_images_and_pairs_the_models():
 
 
 def test_bootstrap_is_as_wide_as_drawing_images_by_hand():
-    counts = np.stack([band_counts(*pixels(seed, n=2, sharpness=0.5 + seed / 4)) for seed in range(12)])
-    other = np.stack([band_counts(*pixels(seed, n=2, sharpness=3.0)) for seed in range(12)])
+    counts = np.stack([counted(pixels(seed, n=2, sharpness=0.5 + seed / 4)) for seed in range(12)])
+    other = np.stack([counted(pixels(seed, n=2, sharpness=3.0)) for seed in range(12)])
     images = np.repeat(np.arange(12), 2)
     found = pooled_bootstrap({"a": (images, counts.reshape(24, 2, BINS), other.reshape(24, 2, BINS))}, resamples=2000)
     rng, differences = np.random.default_rng(5), []

@@ -164,7 +164,7 @@ def sweep_paths(
                 for path in missing:
                     found[path.name] += score_image(models, sample, path, encodings, domain=domain)
             for name, rows in found.items():
-                save_chunk(files[name], Chunk([], [pa.RecordBatch.from_pylist(rows)], {}), keys[name])
+                save_chunk(files[name], Chunk([f"from {start}"], [pa.RecordBatch.from_pylist(rows)], {}), keys[name])
             for name, file in files.items():
                 frames += [rows.to_pandas().assign(path=name) for rows in load_chunk(file, keys[name]).rows]
     return pd.concat(frames, ignore_index=True)

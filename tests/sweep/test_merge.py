@@ -87,3 +87,17 @@ def test_rows_of_another_version_are_refused(tmp_path):
     np.savez(path, key=np.array(KEY), images=np.array("[]"), rows=np.array("[]"))
     with pytest.raises(RuacError, match=r"c.npz: unreadable chunk .* delete it to redo its images"):
         load_chunk(path, KEY)
+
+
+def test_only_the_columns_that_are_looked_at_stay_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(merge, "GROUP", 1)  # each image a group of its own, which nothing has to put together
+    rows = pa.RecordBatch.from_pylist(rows_of(100, objects=500), schema=ROW)
+    images = [f"n{i}" for i in range(10)]
+    path = chunk_path(tmp_path, "d", "c")
+    save_chunk(path, Chunk(images, [rows] * 10, {}), KEY)
+    with open_rows(tmp_path / "objects.parquet") as writer:
+        before = pa.total_allocated_bytes()
+        few, _ = merge_chunks(dict.fromkeys(images, path), images, KEY, writer)
+        held = pa.total_allocated_bytes() - before
+    assert len(few) == 10 * rows.num_rows
+    assert 0 < held < 0.2 * 10 * rows.nbytes

@@ -27,14 +27,10 @@ class Band(NamedTuple):
     count: int  # N
 
     @classmethod
-    def of(cls, band: Tensor) -> Band:
-        """band: ``bool [N, H, W]``."""
-        size = band.flatten(1).sum(1)
-        return cls(
-            band.flatten().nonzero()[:, 0],
-            torch.arange(len(band), device=band.device).repeat_interleave(size),
-            len(band),
-        )
+    def of(cls, band: np.ndarray, device: torch.device | str = "cpu") -> Band:
+        """band: ``bool [N, H, W]``, as from `object_band`. device: of the maps to come."""
+        place = torch.from_numpy(np.flatnonzero(band)).to(device)
+        return cls(place, place // max(band[:1].size, 1), len(band))
 
     def mean(self, values: Tensor) -> np.ndarray:
         """Over each object's band: ``float64 [N]``, nan without a pixel. values: ``[N, H, W]``."""
@@ -44,7 +40,7 @@ class Band(NamedTuple):
 
     def of_maps(self, values: Tensor) -> Tensor:
         """``[P]`` from ``[N, H, W]``."""
-        return values.reshape(-1)[self.place]
+        return values.reshape(-1).index_select(0, self.place)
 
 
 def band_counts(probability: Tensor, wrong: Tensor, band: Band) -> np.ndarray:

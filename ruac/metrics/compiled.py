@@ -48,7 +48,7 @@ def add(
         return
     size = probability.shape[-2:] if probability.ndim > 1 else (1, len(probability))
     p, truth, label = (_maps(values, size) for values in (probability, target, prediction))
-    scores = {name: _maps(values, size) for name, values in uncertainty.items()}
+    scores = {name: _values(u) if _is_one_per_map(u) else _maps(u, size) for name, u in uncertainty.items()}
     masks = {name: None if mask is None else _maps(mask, size) for name, mask in regions.items()}
     threads = min(torch.get_num_threads(), len(p))
 
@@ -68,6 +68,15 @@ def add(
             values += sum(copy[pair][name] for copy in copies)
 
 
+def _is_one_per_map(values: Tensor) -> bool:
+    """Whether they are an expanded tensor, such as the stand-in of vanilla SAM 2, with one value for each map."""
+    return values.ndim > 2 and values.stride()[-2:] == (0, 0)
+
+
+def _values(values: Tensor) -> np.ndarray:
+    return values.detach()[..., 0, 0].reshape(-1).float().numpy()
+
+
 def _maps(values: Tensor, size: tuple[int, int]) -> np.ndarray:
     values = values.detach().reshape(-1, *size)
     return (values.float() if values.is_floating_point() else values).contiguous().numpy()
@@ -83,7 +92,7 @@ def _add(
     *,
     patches: bool,
 ) -> None:
-    """One thread's maps ``[N, H, W]``."""
+    """One thread's maps ``[N, H, W]``, or ``[N]`` where a score has one value for each map."""
     everywhere = np.ones_like(wrong)
     for region, mask in regions.items():
         if mask is None:
@@ -97,9 +106,13 @@ def _add(
             for name, values in shared.items():
                 own[name] += values
             tables = own["uncertainty"].reshape(-1), own["ranks"].reshape(-1), own["moments"]
-            flat = u.reshape(-1)[where]
-            _count_uncertainty(flat, *pixels, *tables)
-            _count_at_median(flat.view(np.int32), pixels[2], ends, own["at_median"])
+            if u.ndim == 1:
+                _count_one_per_map(u, *pixels, ends, *tables, own["at_median"])
+                u = np.ascontiguousarray(np.broadcast_to(u[:, None, None], wrong.shape))
+            else:
+                flat = u.reshape(-1)[where]
+                _count_uncertainty(flat, *pixels, *tables)
+                _count_at_median(flat.view(np.int32), pixels[2], ends, own["at_median"])
             if patches:
                 _count_patches(u, wrong, everywhere if mask is None else mask, own["patches"])
 
@@ -165,6 +178,20 @@ def _count_probability(p, truth, wrong, ends, count, mass, moments, map_confiden
 
 
 @_compile
+def _uncertainty_bin(x, tail):
+    place = min(_I(np.sqrt(np.sqrt(tail * _2)) * _U_HALF), _U_LAST)
+    place = place if x < _HALF else _U_TOP - place
+    return place + _I(x > _TAU_0) + _I(x > _TAU_1) + _I(x > _TAU_2)
+
+
+@_compile
+def _rank_bin(tail_bits, above):
+    """above: whether the value is above 1/2; the bits are those of its distance to 0 or 1."""
+    rank = min(max((tail_bits >> _R_SHIFT) - _R_LOWEST, _I(0)), _R_LAST)
+    return _R_TOP - rank if above else rank
+
+
+@_compile
 def _count_uncertainty(u, p, truth, wrong, fine, ranks, moments):
     tail, e_tail, side = np.empty(_TILE, _F), np.empty(_TILE, _F), np.empty(_TILE, _I)
     bits, e_bits, key = tail.view(_I), e_tail.view(_I), np.empty(_TILE, _I)
@@ -180,15 +207,9 @@ def _count_uncertainty(u, p, truth, wrong, fine, ranks, moments):
             tail[i] = min(x, _1 - x)
             e_tail[i] = min(e, _1 - e)
             side[i] = _I(2) * _I(x > _HALF) + _I(e > _HALF)
-            place = min(_I(np.sqrt(np.sqrt(tail[i] * _2)) * _U_HALF), _U_LAST)
-            place = place if x < _HALF else _U_TOP - place
-            place += _I(x > _TAU_0) + _I(x > _TAU_1) + _I(x > _TAU_2)
-            key[i] = place + _I(UNCERTAINTY_BINS) * _I(ws[i])
+            key[i] = _uncertainty_bin(x, tail[i]) + _I(UNCERTAINTY_BINS) * _I(ws[i])
         for i in range(len(us)):
-            a = min(max((bits[i] >> _R_SHIFT) - _R_LOWEST, _I(0)), _R_LAST)
-            b = min(max((e_bits[i] >> _R_SHIFT) - _R_LOWEST, _I(0)), _R_LAST)
-            a = _R_TOP - a if side[i] & _I(2) else a
-            b = _R_TOP - b if side[i] & _I(1) else b
+            a, b = _rank_bin(bits[i], side[i] & _I(2)), _rank_bin(e_bits[i], side[i] & _I(1))
             side[i] = b * _I(RANK_BINS) + a
         for i in range(len(us)):
             fine[key[i]] += 1
@@ -199,30 +220,66 @@ def _count_uncertainty(u, p, truth, wrong, fine, ranks, moments):
 
 
 @_compile
+def _count_one_per_map(u, p, truth, wrong, ends, fine, ranks, moments, at_median):
+    """What `_count_uncertainty` and `_count_at_median` do, for maps n of one value ``u[n]`` each."""
+    tail, e_tail, side = np.empty(1, _F), np.empty(_TILE, _F), np.empty(_TILE, _I)
+    bits, e_bits, found = tail.view(_I), e_tail.view(_I), np.empty(4 * RANK_BINS, _I)
+    begin = 0
+    for n, end in enumerate(ends):
+        x = u[n]
+        tail[0] = min(x, _1 - x)
+        a = _rank_bin(bits[0], x > _HALF)
+        ue_sum = 0
+        found[:] = 0
+        for start in range(begin, end, _TILE):
+            ps = p[start : min(start + _TILE, end)]
+            ts = truth[start : start + len(ps)]
+            for i in range(len(ps)):
+                e = abs(_F(ts[i]) - ps[i])
+                ue_sum += np.int64(_I(np.rint(e * _ONE * x)))
+                e_tail[i] = min(e, _1 - e)
+                side[i] = _I(e > _HALF)
+            for i in range(len(ps)):
+                # Neighbours are often equal, and adding to one place again and again has to wait for itself.
+                side[i] = _rank_bin(e_bits[i], side[i]) + _I(i & 3) * _I(RANK_BINS)
+            for i in range(len(ps)):
+                found[side[i]] += _I(1)
+        for b in range(RANK_BINS):
+            ranks[b * RANK_BINS + a] += (
+                found[b] + found[b + RANK_BINS] + found[b + 2 * RANK_BINS] + found[b + 3 * RANK_BINS]
+            )
+        size, wrongs = end - begin, np.count_nonzero(wrong[begin:end])
+        place = _uncertainty_bin(x, tail[0])
+        fine[place] += size - wrongs
+        fine[place + UNCERTAINTY_BINS] += wrongs
+        moments[0] += size * np.int64(_I(np.rint(x * _ONE)))
+        moments[1] += size * np.int64(_I(np.rint(x * _ONE * x)))
+        moments[4] += ue_sum
+        at_median[0, 0] += size - wrongs  # no pixel exceeds the median
+        at_median[1, 0] += wrongs
+        begin = end
+
+
+@_compile
 def _count_at_median(bits, wrong, ends, found):
     """The lower median of each map by its 30 bits, ten at a time: floats of [0, 1] are in the order of their bits."""
-    count, below = np.empty((2, 1024), np.int64), np.empty(2, np.int64)
+    table, count, below = np.empty(4 << 11, _I), np.empty((2, 1024), np.int64), np.empty(2, np.int64)
     begin = 0
     for end in ends:
         if end > begin:
             us, ws = bits[begin:end], wrong[begin:end]
             rank, prefix, digit = (len(us) - 1) // 2, 0, 0
             below[:] = 0
-            low = high = us[0]
-            for i in range(len(us)):
-                low, high = min(low, us[i]), max(high, us[i])
             total = np.count_nonzero(ws)
-            if low == high:  # one value for the whole map, which no pixel exceeds
-                found[0, 0] += len(us) - total
-                found[1, 0] += total
-                begin = end
-                continue
             for shift in (20, 10, 0):
-                count[:] = 0
+                table[:] = 0
                 for i in range(len(us)):
                     value = us[i] & _I(0x3FFFFFFF)  # -0 is 0
-                    if value >> _I(shift + 10) == prefix:
-                        count[_I(ws[i]), (value >> _I(shift)) & _I(1023)] += 1
+                    if value >> _I(shift + 10) == _I(prefix):
+                        table[_I(i & 3) << _I(11) | _I(ws[i]) << _I(10) | (value >> _I(shift)) & _I(1023)] += _I(1)
+                for k in range(1024):
+                    count[0, k] = table[k] + table[2048 + k] + table[4096 + k] + table[6144 + k]
+                    count[1, k] = table[1024 + k] + table[3072 + k] + table[5120 + k] + table[7168 + k]
                 digit = 0
                 while below.sum() + count[0, digit] + count[1, digit] <= rank:
                     below += count[:, digit]

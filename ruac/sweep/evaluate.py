@@ -175,8 +175,9 @@ def _add(
 ) -> None:
     device = next(iter(answers.values())).probability.device
     truth = torch.from_numpy(sample.masks).to(device)
-    band = torch.from_numpy(object_band(sample.masks)).to(device)
-    area, inside = sample.masks.sum(axis=(1, 2)), Band.of(band)
+    near = object_band(sample.masks)
+    band, inside = torch.from_numpy(near).to(device), Band.of(near, device)
+    area = sample.masks.sum(axis=(1, 2))
     measured: dict[int, np.ndarray] = {}  # models that share a run share their masks
     for name, answer in answers.items():
         if id(answer.masks) not in measured:

@@ -20,12 +20,12 @@ def pixels(seed, n=6, side=40, sharpness=1.5, offset=0.0):
 
 def counted(some):
     probability, wrong, band = some
-    return band_counts(probability, wrong, Band.of(band))
+    return band_counts(probability, wrong, Band.of(band.numpy()))
 
 
 def test_every_pixel_of_the_band_is_in_the_bin_of_its_confidence():
     probability, wrong, band = pixels(0, n=2, side=9)
-    counts = band_counts(probability, wrong, Band.of(band))
+    counts = band_counts(probability, wrong, Band.of(band.numpy()))
     assert counts.shape == (2, 2, BINS)
     assert counts.dtype == np.int32
     wanted = np.zeros_like(counts)
@@ -39,7 +39,7 @@ def test_every_pixel_of_the_band_is_in_the_bin_of_its_confidence():
 def test_means_over_bands():
     values, _, band = pixels(3, n=3, side=50)
     band[1] = False
-    found = Band.of(band).mean(values)
+    found = Band.of(band.numpy()).mean(values)
     for n in (0, 2):
         assert found[n] == pytest.approx(float(values[n][band[n]].double().mean()), rel=1e-12)
     assert np.isnan(found[1])
@@ -47,7 +47,7 @@ def test_means_over_bands():
 
 def test_pooled_metrics_are_those_of_the_pixels():
     probability, wrong, band = pixels(1)
-    found = pooled_metrics(band_counts(probability, wrong, Band.of(band)).sum(0))
+    found = pooled_metrics(band_counts(probability, wrong, Band.of(band.numpy())).sum(0))
     p = probability[band]
     entropy = (torch.special.entr(p) + torch.special.entr(1 - p)) / np.log(2)
     sums = ReliabilitySums()

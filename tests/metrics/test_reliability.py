@@ -223,12 +223,17 @@ def test_both_passes_count_the_same(kind, threads, monkeypatch):
         assert np.abs(np.cumsum(ours["map_confidence"] - theirs["map_confidence"])).max() <= 1
 
 
-def test_one_value_for_a_whole_map_may_be_an_expanded_tensor():
-    maps = {k: torch.from_numpy(v).reshape(2, 60, 50) for k, v in _pixels("entropy", n=6000).items()}
-    expanded = torch.tensor([0.3, 0.6])[:, None, None].expand(2, 60, 50)
-    sums = _sums(maps | {"uncertainty": expanded})
-    assert _same(sums, _sums(maps | {"uncertainty": expanded.clone()}))
-    assert sums.at_median[:, 1].sum() == 0  # no pixel lies above its map's median
+@pytest.mark.parametrize("values", [(0.3, 0.6, 0.2), (0.0, 1.0, 0.5), (1e-9, 1 - 1e-7, bins.TAUS[1])])
+def test_one_value_for_a_whole_map_may_be_an_expanded_tensor(values):
+    maps = {k: torch.from_numpy(v).reshape(3, 60, 50) for k, v in _pixels("entropy", n=9000).items()}
+    region = torch.rand(3, 60, 50, generator=torch.Generator().manual_seed(0)) < 0.4
+    region[1] = False  # no pixel of the second map
+    expanded = torch.tensor(values)[:, None, None].expand(3, 60, 50)
+    for mask in (None, region):
+        sums = _sums(maps | {"uncertainty": expanded, "region": mask})
+        assert _same(sums, _sums(maps | {"uncertainty": expanded.clone(), "region": mask}))
+        assert sums.count == (9000 if mask is None else int(region.sum()))
+        assert sums.at_median[:, 1].sum() == 0  # no pixel lies above its map's median
 
 
 def test_whole_maps_in_any_groups_give_the_same_sums(monkeypatch):

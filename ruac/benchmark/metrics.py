@@ -35,11 +35,10 @@ def run(*, cases: Iterable[Case], repeats: int) -> list[Row]:
     masks' scores but shares encoder and decoder. Ratio: to the whole image."""
     rows = []
     first = Case("nano", 64, 2)
-    profile_image({"ruac": first.model()}, first.sample())  # the metrics are compiled at their first use
+    profile_image(_both(first), first.sample())  # the metrics are compiled at their first use
     for case in cases:
-        model, sample = case.model(), case.sample()
-        vanilla = UncertainSam(model.backbone, None)
-        for title, models in (("ruac", {"ruac": model}), ("vanilla + ruac", {"vanilla": vanilla, "ruac": model})):
+        both, sample = _both(case), case.sample()
+        for title, models in (("ruac", {"ruac": both["ruac"]}), ("vanilla + ruac", both)):
             least: dict[str, float] = {}
             for _ in range(repeats):
                 for part, seconds in profile_image(models, sample).items():
@@ -49,6 +48,11 @@ def run(*, cases: Iterable[Case], repeats: int) -> list[Row]:
                 target = f"<= {LIMIT}" if part == "metrics" and case.side == LIMIT_SIDE else ""
                 rows.append(Row(f"{case}: {title}: {part}", seconds, seconds / whole, target))
     return rows
+
+
+def _both(case: Case) -> dict[str, UncertainSam]:
+    model = case.model()
+    return {"vanilla": UncertainSam(model.backbone, None), "ruac": model}
 
 
 def profile_image(models: dict[str, UncertainSam], sample: Sample) -> dict[str, float]:

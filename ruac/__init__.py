@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ruac.torchvision_shim import ensure_torchvision
+from ruac.base.torchvision_shim import ensure_torchvision
 
 # sam2, torchmetrics and accelerate all import torchvision: it must be mended before any of them.
 ensure_torchvision()
 
-from ruac.version import VERSION as __version__  # noqa: E402
+from ruac.base.version import VERSION as __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from ruac.predictor import Predictor
+    from ruac.inference.predictor import Predictor
 
 __all__ = ["Predictor", "__version__"]
 
@@ -18,7 +18,7 @@ __all__ = ["Predictor", "__version__"]
 def __getattr__(name: str) -> Any:
     """``ruac.Predictor``, imported at its first use: it brings SAM 2 with it, which the tools' help does not need."""
     if name == "Predictor":
-        from ruac.predictor import Predictor
+        from ruac.inference.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ruac.backbone import BackboneConfig
+from ruac.base.errors import run_tool
 from ruac.data.open import open_dataset
-from ruac.errors import run_tool
-from ruac.export import export_model
-from ruac.model import UncertainSam
+from ruac.inference.export import export_model
+from ruac.inference.model import UncertainSam
 from ruac.uncertainty import BayesianHead, HeadConfig
 
 ROOT = Path(__file__).parents[1]

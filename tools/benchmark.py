@@ -8,10 +8,10 @@ import time
 
 import torch
 
-from ruac.benchmark import boundary, head, memory, metrics, sweep
-from ruac.benchmark.cases import Case
-from ruac.benchmark.rows import markdown
-from ruac.errors import run_tool
+from ruac.base.errors import run_tool
+from ruac.studies.benchmark import boundary, head, memory, metrics, sweep
+from ruac.studies.benchmark.cases import Case
+from ruac.studies.benchmark.rows import markdown
 
 OFFICIAL, SMALL = [Case(kind, 1024) for kind in ("tiny", "base_plus", "large")], Case("nano", 256)
 TRAINING = {"train_side": 256, "batch_size": 2}

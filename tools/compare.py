@@ -5,8 +5,8 @@ Every further one against the first; without :MODEL, the folder's last model.
 
 import argparse
 
-from ruac.errors import run_tool
-from ruac.report.compare import compare
+from ruac.base.errors import run_tool
+from ruac.evaluation.report.compare import compare
 
 
 def main(argv: list[str]) -> None:

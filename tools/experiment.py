@@ -6,11 +6,11 @@ What they measure and how to read their numbers: docs/experiments.md.
 import argparse
 from pathlib import Path
 
-from ruac.config import load_config
-from ruac.errors import run_tool
-from ruac.experiments.annotators import AnnotatorsConfig, run_annotators
-from ruac.experiments.channel_shift import ChannelShiftConfig, run_channel_shift
-from ruac.experiments.prompt_paths import PromptPathsConfig, run_prompt_paths
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.studies.experiments.annotators import AnnotatorsConfig, run_annotators
+from ruac.studies.experiments.channel_shift import ChannelShiftConfig, run_channel_shift
+from ruac.studies.experiments.prompt_paths import PromptPathsConfig, run_prompt_paths
 
 EXPERIMENTS = {
     "annotators": (AnnotatorsConfig, run_annotators),

@@ -2,8 +2,8 @@
 
 import argparse
 
-from ruac.errors import run_tool
-from ruac.train.export_run import export_run
+from ruac.base.errors import run_tool
+from ruac.training.export_run import export_run
 
 
 def main(argv: list[str]) -> None:

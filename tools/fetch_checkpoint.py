@@ -9,7 +9,7 @@ import argparse
 
 from ruac.backbone.fetch import fetch
 from ruac.backbone.names import BASE_URL, OFFICIAL, official
-from ruac.errors import run_tool
+from ruac.base.errors import run_tool
 
 
 def main(argv: list[str]) -> None:

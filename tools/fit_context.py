@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from ruac.config import load_config
-from ruac.errors import run_tool
-from ruac.train.context_fit import ContextFitConfig, run_context_fit
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.calibration.local_temperature import ContextFitConfig, run_context_fit
 
 
 def main(argv: list[str]) -> None:

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from ruac.config import load_config
-from ruac.errors import run_tool
-from ruac.sweep.calibration import TemperatureFitConfig, run_fit
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.calibration.temperature import TemperatureFitConfig, run_fit
 
 
 def main(argv: list[str]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ruac.config import load_config
-from ruac.data.scene_sets import SceneSets, write_scene_sets
-from ruac.errors import run_tool
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.data.synthetic.scene_sets import SceneSets, write_scene_sets
 
 
 def main(argv: list[str]) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ruac.base.errors import run_tool
 from ruac.data.sample import read_image
-from ruac.errors import run_tool
-from ruac.overlay import save_overlay
-from ruac.predictor import DEFAULT, Predictor
+from ruac.evaluation.report.overlay import save_overlay
+from ruac.inference.predictor import DEFAULT, Predictor
 
 
 def main(argv: list[str]) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ruac.domains import CARDS, PROTOCOLS, open_domain
-from ruac.domains.markdown import cards_page
-from ruac.domains.prepare import convert, describe, save_panels
-from ruac.errors import RuacError, run_tool
+from ruac.base.errors import RuacError, run_tool
+from ruac.data.domains import CARDS, PROTOCOLS, open_domain
+from ruac.data.domains.markdown import cards_page
+from ruac.data.domains.prepare import convert, describe, save_panels
 
 
 def main(argv: list[str]) -> None:

@@ -2,9 +2,9 @@
 
 import argparse
 
-from ruac.config import load_config
-from ruac.errors import run_tool
-from ruac.train.pretrain import PretrainConfig, pretrain
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.training.pretrain import PretrainConfig, pretrain
 
 
 def main(argv: list[str]) -> None:

@@ -5,9 +5,9 @@ tools/quickstart.py [source=DIR] ['domains=[DIR,DIR]'] [out=DIR] [key=value ...]
 
 import argparse
 
-from ruac.config import load_config
-from ruac.errors import run_tool
-from ruac.quickstart import QuickstartConfig, run_quickstart
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.studies.quickstart import QuickstartConfig, run_quickstart
 
 
 def main(argv: list[str]) -> None:

@@ -6,8 +6,8 @@ python tools/report.py runs/sweep --out report.html --title "Zero-shot, 23 domai
 
 import argparse
 
-from ruac.errors import run_tool
-from ruac.report import build_report
+from ruac.base.errors import run_tool
+from ruac.evaluation.report import build_report
 
 
 def main(argv: list[str]) -> None:

@@ -6,11 +6,11 @@ tools/reproduce.py configs/reproduce/nano.yaml source=DIR 'domains=[DIR]' [--onl
 import argparse
 from pathlib import Path
 
-from ruac.config import load_config
-from ruac.errors import RuacError, run_tool
-from ruac.reproduce.plan import PlanConfig
-from ruac.reproduce.queue import run_plan, status
-from ruac.reproduce.summary import write_summary
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError, run_tool
+from ruac.studies.reproduce.plan import PlanConfig
+from ruac.studies.reproduce.queue import run_plan, status
+from ruac.studies.reproduce.summary import write_summary
 
 
 def main(argv: list[str]) -> None:

@@ -6,13 +6,13 @@ Exit status 1 says that images could not be read; they are listed, and a rerun t
 import argparse
 import sys
 
-from ruac.config import load_config
-from ruac.errors import run_tool
-from ruac.report import build_report
-from ruac.report.table import write_tables
-from ruac.sweep.estimate import estimate
-from ruac.sweep.results import unreadable
-from ruac.sweep.runner import SweepConfig, is_main_process, run_sweep
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.evaluation.report import build_report
+from ruac.evaluation.report.table import write_tables
+from ruac.evaluation.sweep.estimate import estimate
+from ruac.evaluation.sweep.results import unreadable
+from ruac.evaluation.sweep.runner import SweepConfig, is_main_process, run_sweep
 
 
 def main(argv: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from ruac.errors import run_tool
-from ruac.report.table import METRICS, domain_table, to_latex, to_markdown
+from ruac.base.errors import run_tool
+from ruac.evaluation.report.table import METRICS, domain_table, to_latex, to_markdown
 
 
 def main(argv: list[str]) -> None:

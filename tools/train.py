@@ -2,9 +2,9 @@
 
 import argparse
 
-from ruac.config import load_config
-from ruac.errors import run_tool
-from ruac.train.adversarial import TrainConfig, train_head
+from ruac.base.config import load_config
+from ruac.base.errors import run_tool
+from ruac.training.adversarial import TrainConfig, train_head
 
 
 def main(argv: list[str]) -> None:

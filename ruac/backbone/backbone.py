@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ruac.backbone.outputs import Decoded, Features
-from ruac.errors import RuacError
-from ruac.prompts import Prompts
+from ruac.backbone.prompts import Prompts
+from ruac.base.errors import RuacError
 
 
 class MemoryBlocks(NamedTuple):

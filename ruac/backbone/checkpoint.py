@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ruac.backbone.names import OFFICIAL
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 # The width of the patch embedding and the number of trunk blocks tell the four sizes apart.
 _TRUNKS = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ruac.backbone.names import BASE_URL, Official
-from ruac.errors import RuacError
-from ruac.files import sha256
+from ruac.base.errors import RuacError
+from ruac.base.files import sha256
 
 _TIMEOUT = (10, 60)  # seconds: to connect, between two chunks
 _CHUNK = 1 << 20

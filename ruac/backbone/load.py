@@ -12,8 +12,8 @@ from ruac.backbone.checkpoint import load_official
 from ruac.backbone.names import OFFICIAL
 from ruac.backbone.nano import Nano, load_nano
 from ruac.backbone.sam2_parts import build_official
-from ruac.config import load_config
-from ruac.errors import RuacError
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError
 
 KINDS = ("nano", *OFFICIAL)
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: configs/ and checkpoints/ live there

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ruac.backbone.backbone import Backbone
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 
 @dataclass

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 # Last block of each stride (4, 8, 16, 32) in torchvision's numbering and its channels.
 STAGE_ENDS = (3, 6, 13, 17)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ruac.backbone import sam2_parts as sam2
 from ruac.backbone.mobilenet import MobileNetV2Trunk
-from ruac.errors import RuacError
-from ruac.files import atomic_path
+from ruac.base.errors import RuacError
+from ruac.base.files import atomic_path
 
 TRUNKS = ("mobilenet_v2", "hiera")
 _SHARPNESS = 2.5  # of the first attention: its logits span about +-4

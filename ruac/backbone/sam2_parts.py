@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ruac.backbone.names import official
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 _hydra_was_free = not GlobalHydra.instance().is_initialized() and "sam2" not in sys.modules
 

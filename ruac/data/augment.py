@@ -12,7 +12,7 @@ from kornia.enhance import adjust_saturation_with_gray_subtraction as adjust_sat
 from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 # ImageNet statistics, SAM 2's own normalisation.
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

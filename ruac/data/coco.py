@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from ruac.base.errors import RuacError
 from ruac.data.sample import Record, Sample, read_image, read_list
-from ruac.errors import RuacError
 
 
 class CocoFolder:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ruac.base.errors import RuacError
 from ruac.data.id_masks import check_size, read_ids, split_ids, values_in, values_in_files
 from ruac.data.sample import Record, Sample, read_image, read_list
-from ruac.errors import RuacError
 
 FRAMES = ("first", "all")
 

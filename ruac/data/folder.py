@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ruac.base.errors import RuacError
 from ruac.data.id_masks import check_size, read_ids, split_ids, values_in, values_in_files
 from ruac.data.sample import IMAGE_SUFFIXES, Record, Sample, read_image, read_list
-from ruac.errors import RuacError
 
 
 class ImageMaskFolder:

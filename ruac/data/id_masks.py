@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ruac.base.errors import RuacError
 from ruac.data.sample import opened
-from ruac.errors import RuacError
 
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ruac.base.errors import RuacError
 from ruac.data.coco import CocoFolder
 from ruac.data.davis import DavisTree
 from ruac.data.folder import ImageMaskFolder
 from ruac.data.sample import MaskDataset
-from ruac.errors import RuacError
 
 READERS = {
     "coco": (CocoFolder, ("annotations.json", "images")),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ruac.base.errors import RuacError
 from ruac.data.augment import AugmentConfig, augment, normalise, to_tensor
 from ruac.data.sample import MaskDataset
-from ruac.errors import RuacError
 
 _TRIES = 100
 

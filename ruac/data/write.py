@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from ruac.base.errors import RuacError
 from ruac.data.sample import IMAGE_SUFFIXES, Sample
-from ruac.errors import RuacError
 
 
 def write_coco(

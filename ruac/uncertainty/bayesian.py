@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ruac.uncertainty.context import ContextScale, LocalScale
 from ruac.uncertainty.head import HeadConfig
+from ruac.uncertainty.local_temperature import ContextScale, LocalScale
 from ruac.uncertainty.posterior import Factor, Posterior, inner_product
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Generator, Tensor, nn
 
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 from ruac.uncertainty.head import HeadConfig
 from ruac.uncertainty.posterior import inner_product
 

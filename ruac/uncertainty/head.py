@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Generator, Tensor
 
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 from ruac.uncertainty.weibull import LEAST_SHAPE
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from ruac.uncertainty.context import LocalScale, scaled
+from ruac.uncertainty.local_temperature import LocalScale, scaled
 from ruac.uncertainty.posterior import inner_product
 
 

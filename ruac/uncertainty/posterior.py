@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ruac.uncertainty import weibull
-from ruac.uncertainty.context import LocalScale, scaled
+from ruac.uncertainty.local_temperature import LocalScale, scaled
 
 _BLOCK = 1 << 16  # values
 

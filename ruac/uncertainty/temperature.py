@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from ruac.errors import RuacError
-from ruac.uncertainty.context import ContextScale, LocalScale
+from ruac.base.errors import RuacError
 from ruac.uncertainty.head import HeadConfig
 from ruac.uncertainty.linear import LinearPosterior
+from ruac.uncertainty.local_temperature import ContextScale, LocalScale
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded

@@ -6,10 +6,10 @@ import torch
 from ruac.backbone import BackboneConfig, build_backbone
 from ruac.backbone.names import OFFICIAL
 from ruac.backbone.outputs import as_prompt, upsample
+from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, PADDING, Prompts
 from ruac.backbone.sam2_parts import SAM2Base
-from ruac.errors import RuacError
-from ruac.model import UncertainSam
-from ruac.prompts import BOX_FIRST, BOX_SECOND, PADDING, Prompts
+from ruac.base.errors import RuacError
+from ruac.inference.model import UncertainSam
 from ruac.uncertainty import BayesianHead, HeadConfig
 
 SIDE = 64

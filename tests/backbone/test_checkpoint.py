@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from ruac.backbone.checkpoint import load_official, read_state
 from ruac.backbone.sam2_parts import build_official
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from ruac.backbone import fetch as fetch_module
 from ruac.backbone.fetch import fetch
 from ruac.backbone.names import OFFICIAL, Official
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 CONTENT = random.Random(0).randbytes(300_000)
 ENTRY = Official("toy", "toy.yaml", "toy.pt", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())

@@ -8,7 +8,7 @@ import torch
 from ruac.backbone import Backbone
 from ruac.backbone.lora import LoraConfig, add_lora, merge_lora
 from ruac.backbone.nano import Nano
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 SIDE = 64
 

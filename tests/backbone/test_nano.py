@@ -11,8 +11,8 @@ from ruac.backbone.backbone import Backbone
 from ruac.backbone.mobilenet import STAGE_ENDS, MobileNetV2Trunk, load_imagenet_trunk
 from ruac.backbone.names import OFFICIAL
 from ruac.backbone.nano import TRUNKS, Nano, load_nano
-from ruac.errors import RuacError
-from ruac.prompts import Prompts
+from ruac.backbone.prompts import Prompts
+from ruac.base.errors import RuacError
 
 
 @pytest.fixture

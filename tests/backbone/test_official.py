@@ -11,7 +11,7 @@ import torch
 from ruac.backbone.checkpoint import identify
 from ruac.backbone.names import OFFICIAL
 from ruac.backbone.sam2_parts import build_official
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT.parent / "shared" / "manifests"

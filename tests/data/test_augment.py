@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torchvision import transforms
 
+from ruac.base.errors import RuacError
 from ruac.data.augment import AugmentConfig, augment, normalise, square, to_tensor
-from ruac.errors import RuacError
 
 PLAIN = AugmentConfig(
     flip=False, crop=1.0, rotation=0, shear=0, brightness=0, contrast=0, saturation=0, hue=0, grayscale=0

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from ruac.base.errors import RuacError
 from ruac.data.coco import CocoFolder, _run_lengths
 from ruac.data.sample import Record, Sample
 from ruac.data.write import write_coco
-from ruac.errors import RuacError
 
 HEIGHT, WIDTH = 24, 32
 

@@ -13,11 +13,20 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ruac.data import corruptions
-from ruac.data.corruptions import AIR, CORRUPTIONS, FOCAL, CorruptedDataset, depth_plane, fog, parse_corruption, rain
+from ruac.base.errors import RuacError
 from ruac.data.open import validate_dataset
 from ruac.data.sample import MaskDataset, Record, Sample
-from ruac.errors import RuacError
+from ruac.data.synthetic import corruptions
+from ruac.data.synthetic.corruptions import (
+    AIR,
+    CORRUPTIONS,
+    FOCAL,
+    CorruptedDataset,
+    depth_plane,
+    fog,
+    parse_corruption,
+    rain,
+)
 
 NOT_MONOTONE = {"glass_blur", "snow", "frost", "imagenet_fog"}  # in pixel change, by the benchmark's own constants
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n == "glass_blur" else n for n in CORRUPTIONS]  # it is compiled

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ruac.base.errors import RuacError
 from ruac.data.folder import ImageMaskFolder
-from ruac.errors import RuacError
 
 HEIGHT, WIDTH = 20, 30
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ruac.base.errors import RuacError
 from ruac.data.coco import CocoFolder
 from ruac.data.davis import DavisTree
 from ruac.data.folder import ImageMaskFolder
 from ruac.data.open import open_dataset, validate_dataset
 from ruac.data.sample import MaskDataset, Record, Sample
 from ruac.data.write import write_coco
-from ruac.errors import RuacError
 
 IMAGE = np.full((10, 12, 3), 50, np.uint8)
 MASKS = np.arange(120).reshape(1, 10, 12) > 60

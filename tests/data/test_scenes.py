@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ruac.config import load_config
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError, run_tool
 from ruac.data.coco import CocoFolder
 from ruac.data.open import validate_dataset
 from ruac.data.sample import MaskDataset
-from ruac.data.scene_sets import SceneSets, write_scene_sets
-from ruac.data.scenes import LAYOUTS, SceneConfig, SceneDataset
-from ruac.data.shapes import SHAPES, random_shape
-from ruac.data.textures import PATTERNS, SOURCE_PATTERNS, UNSEEN_PATTERNS, random_texture, smooth_noise
-from ruac.errors import RuacError, run_tool
+from ruac.data.synthetic.scene_sets import SceneSets, write_scene_sets
+from ruac.data.synthetic.scenes import LAYOUTS, SceneConfig, SceneDataset
+from ruac.data.synthetic.shapes import SHAPES, random_shape
+from ruac.data.synthetic.textures import PATTERNS, SOURCE_PATTERNS, UNSEEN_PATTERNS, random_texture, smooth_noise
 
 ROOT = Path(__file__).parents[2]
 SMALL = SceneConfig(side=96, objects=(1, 4))
@@ -41,7 +41,7 @@ def test_same_seed_same_bytes_and_different_seeds_differ():
 
 def test_another_process_draws_the_same_scene():
     code = (
-        "import hashlib; from ruac.data.scenes import SceneConfig, SceneDataset;"
+        "import hashlib; from ruac.data.synthetic.scenes import SceneConfig, SceneDataset;"
         "s = SceneDataset(2, seed=8, config=SceneConfig(side=96), shift='elastic')[1];"
         "print(hashlib.sha256(s.image.tobytes() + s.masks.tobytes()).hexdigest())"
     )

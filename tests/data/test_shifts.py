@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage
 
 from ruac.data.open import validate_dataset
-from ruac.data.scenes import SceneConfig, SceneDataset
-from ruac.data.shifts import SHIFTS, _convolved
-from ruac.data.textures import smooth_noise
+from ruac.data.synthetic.scenes import SceneConfig, SceneDataset
+from ruac.data.synthetic.shifts import SHIFTS, _convolved
+from ruac.data.synthetic.textures import smooth_noise
 
 CONFIG = SceneConfig(side=112, objects=(2, 5))
 KEEPS_MASKS = [name for name in SHIFTS if name != "elastic"]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from ruac.base.errors import RuacError
 from ruac.data.augment import AugmentConfig
 from ruac.data.coco import CocoFolder
 from ruac.data.sample import Record, Sample
 from ruac.data.training import TrainingDataConfig, TrainingSet
-from ruac.errors import RuacError
 
 STILL = AugmentConfig(
     flip=False, crop=1.0, rotation=0, shear=0, brightness=0, contrast=0, saturation=0, hue=0, grayscale=0

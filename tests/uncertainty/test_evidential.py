@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from ruac.backbone.outputs import Decoded
-from ruac.config import load_config
-from ruac.errors import RuacError
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError
 from ruac.uncertainty import HeadConfig, build_head
 from ruac.uncertainty.evidential import (
     FLOOR,

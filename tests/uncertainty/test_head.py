@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ruac.backbone.outputs import Decoded
-from ruac.config import load_config
-from ruac.errors import RuacError
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError
 from ruac.uncertainty import BayesianHead, HeadConfig, build_head, total_uncertainty
 from ruac.uncertainty.bayesian import inward_clamp, straight_through_relu
 from ruac.uncertainty.head import POSTERIORS

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ruac.backbone.outputs import Decoded
-from ruac.config import load_config
-from ruac.errors import RuacError
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError
 from ruac.uncertainty import HeadConfig, build_head
 from ruac.uncertainty.laplace import prior_precision
 from ruac.uncertainty.linear import LinearPosterior

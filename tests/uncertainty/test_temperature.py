@@ -6,7 +6,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from ruac.backbone import Decoded
-from ruac.errors import RuacError
+from ruac.base.errors import RuacError
 from ruac.uncertainty import probit_logit
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead, fit_temperature, temperature_nll
 

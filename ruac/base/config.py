@@ -1,0 +1,136 @@
+"""Typed configs: dataclass defaults, a YAML of differences, and ``key=value`` overrides."""
+
+import difflib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from ruac.base.errors import RuacError
+from ruac.base.files import write_text
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> T:
+    """Build the dataclass `cls` from its defaults, a YAML file and dotted ``key=value`` strings.
+
+    A YAML file may name another one under ``base``, relative to its own folder, and then holds
+    differences from that. A list replaces the base's list as a whole.
+
+    A dataclass may define ``validate(self)`` and raise `RuacError` for impossible values; it is
+    called on the result and on nested dataclasses, also those in lists.
+
+    Raises `RuacError` for a missing or broken file, a base that leads back to itself, an unknown
+    key (naming the nearest valid one), a value of the wrong type, or a key without a default
+    (``???``) that nobody gave.
+    """
+    layers = [] if path is None else _read_layers(Path(path))
+    for item in overrides:
+        key, separator, _ = item.partition("=")
+        if not separator or not key:
+            raise RuacError(f"override {item!r}: expected key=value")
+        try:
+            layers.append((f"override {item!r}", OmegaConf.from_dotlist([item])))
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise RuacError(f"override {item!r}: not a readable value: {_one_line(error)}") from error
+    return _build(cls, layers)
+
+
+def config_from(cls: type[T], values: Any, source: str) -> T:
+    """Build the dataclass `cls` from a mapping that was read from `source`; raises as `load_config` does."""
+    if not isinstance(values, dict):
+        raise RuacError(f"{source}: expected a mapping of keys, found {type(values).__name__}")
+    return _build(cls, [(source, OmegaConf.create(values))])
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Write every resolved value of a config dataclass as YAML, atomically."""
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
+    """The file and its bases, the last base first."""
+    layers, seen = [], set()
+    while path is not None:
+        if path.resolve() in seen:
+            raise RuacError(f"{path}: key 'base' leads back to this file")
+        seen.add(path.resolve())
+        layer = _read_yaml(path)
+        base = layer.pop("base", None)
+        if not isinstance(base, str | None):
+            raise RuacError(f"{path}: key 'base': expected the path of a YAML file, found {base!r}")
+        layers.append((str(path), layer))
+        path = None if base is None else path.parent / base
+    return layers[::-1]
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    try:
+        layer = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise RuacError(f"{path}: config file not found") from None
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise RuacError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
+    if not isinstance(layer, DictConfig):
+        raise RuacError(f"{path}: expected a mapping of keys, found a list")
+    return layer
+
+
+def _build(cls: type[T], layers: list[tuple[str, DictConfig]]) -> T:
+    merged = OmegaConf.structured(cls)
+    for source, layer in layers:
+        _check_keys(cls, OmegaConf.to_container(layer), source, prefix="")
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            key = getattr(error, "full_key", None)
+            where = f"{source}: key '{key}'" if key else source
+            raise RuacError(f"{where}: {str(error).splitlines()[0]}") from error
+    try:
+        config = OmegaConf.to_object(merged)
+    except MissingMandatoryValue as error:
+        raise RuacError(f"key '{error.full_key}' has no default and was not given") from error
+    except OmegaConfBaseException as error:
+        raise RuacError(f"key '{error.full_key}': {str(error).splitlines()[0]}") from error
+    _validate(config)
+    return config
+
+
+def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
+    """Look for unknown keys before the merge, whose own message names no alternative."""
+    names = [f.name for f in fields(cls)]
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+            raise RuacError(f"{source}: unknown key '{prefix}{key}'; did you mean '{prefix}{near[0]}'?")
+        nested = next((t for t in (hints[key], *get_args(hints[key])) if is_dataclass(t)), None)
+        if nested is None:
+            continue
+        if get_origin(hints[key]) is not list:
+            entries = {f"{prefix}{key}.": value}
+        elif isinstance(value, list):
+            entries = {f"{prefix}{key}[{index}].": entry for index, entry in enumerate(value)}
+        else:
+            raise RuacError(f"{source}: key '{prefix}{key}': expected a list of mappings")
+        for deeper, entry in entries.items():
+            if isinstance(entry, dict):
+                _check_keys(nested, entry, source, deeper)
+
+
+def _validate(config: Any) -> None:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        for part in value if isinstance(value, list) else [value]:
+            if is_dataclass(part):
+                _validate(part)
+    if hasattr(config, "validate"):
+        config.validate()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

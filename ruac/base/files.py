@@ -1,0 +1,62 @@
+"""Files that are either whole or absent, and their hashes."""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ruac.base.errors import RuacError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` to write to; rename it to `path` on success.
+
+    On any exception the temporary file is removed and an existing `path` is left untouched.
+    Raises `RuacError` when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if _disk_is_full(error, path.parent):
+            raise RuacError(f"{path}: no free disk space, nothing was written") from error
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+            raise RuacError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
+    finally:
+        with suppress(OSError):  # it may never have been made
+            temporary.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` atomically as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(path: str | Path) -> str:
+    """Hex SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _disk_is_full(error: Exception, folder: Path) -> bool:
+    """torch and safetensors report it as errors of their own; then the free space decides."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_SPACE
+    return folder.is_dir() and shutil.disk_usage(folder).free < 1 << 20

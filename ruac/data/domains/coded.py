@@ -1,0 +1,154 @@
+"""Objects as polygons and run-length codes: COCO and LVIS, YouTube-VIS, VIA, labelme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+
+from ruac.base.errors import RuacError
+from ruac.data.coco import read_annotations, to_rle
+from ruac.data.domains.picture import Picture, picture_id
+from ruac.data.domains.places import image_in, image_size, read_json
+
+Entry = tuple[str, Any]  # object id, COCO segmentation
+"""An object: its id and its code, polygons ``[[x, y, x, y, ...], ...]`` or RLE."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The coded objects of a picture. file: where they are written. entries: the objects, or a function
+    that reads them from the file. size: (H, W) as the file says it, None if it does not. holes: polygons
+    inside polygons are holes (even-odd rule) instead of parts."""
+
+    file: Path
+    entries: tuple[Entry, ...] | Callable[[Path], tuple[Entry, ...]]
+    size: tuple[int, int] | None = None
+    holes: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.file,)
+
+    def object_ids(self, image: Path) -> tuple[list[str], int]:
+        size = self.size or image_size(image)
+        entries = self._entries()
+        ids = [key for key, code in entries if self._rle(key, code, size) is not None]
+        if len(set(ids)) < len(ids):
+            raise RuacError(f"{self.file}: {image.name}: object id {max(ids, key=ids.count)!r} occurs twice")
+        return ids, len(entries) - len(ids)
+
+    def masks(self, ids: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:
+        if self.size not in (None, size):
+            raise RuacError(
+                f"{self.file}: says {self.size[1]}x{self.size[0]} pixels, "
+                f"but the image has {size[1]}x{size[0]} (width x height)"
+            )
+        codes = dict(self._entries())
+        return np.stack([rle.decode(self._rle(key, codes[key], size)).astype(bool) for key in ids])
+
+    def _entries(self) -> tuple[Entry, ...]:
+        return self.entries(self.file) if callable(self.entries) else self.entries
+
+    def _rle(self, key: str, code: Any, size: tuple[int, int]) -> dict | None:
+        """None for an object without pixels: polygons of less than three points, or off the picture."""
+        where = f"{self.file}: object {key}"
+        if isinstance(code, list):
+            code = [polygon for polygon in code if not isinstance(polygon, list) or len(polygon) >= 6]
+            if not code:
+                return None
+        if self.holes and isinstance(code, list) and len(code) > 1:
+            parts = np.stack([rle.decode(to_rle([polygon], *size, where)) for polygon in code])
+            result = rle.encode(np.asfortranarray(np.bitwise_xor.reduce(parts)))
+        else:
+            result = to_rle(code, *size, where)
+        return result if rle.area(result) else None
+
+
+def coco(file: Path, images: Path, split: str, *, rename: Callable[[str], str] = str) -> Iterator[Picture]:
+    """The pictures of a COCO instance file. rename: from ``file_name`` to the path below `images`."""
+    entries, objects = read_annotations(file)
+    for key, entry in entries.items():
+        name = rename(entry["file_name"])
+        codes = tuple((str(a["id"]), a["segmentation"]) for a in objects[key])
+        coded = Coded(file, codes, (entry["height"], entry["width"]))
+        yield Picture(picture_id(split, name), image_in(images, name, file.name), coded)
+
+
+def video(file: Path, images: Path, split: str, *, every: bool) -> Iterator[Picture]:
+    """YouTube-VIS: every frame, or the first of each video that shows an object; an object is a track."""
+    content = read_json(file)
+    videos = {entry["id"]: entry for entry in list_of(content, "videos", file)}
+    tracks: dict[Any, list[dict]] = {key: [] for key in videos}
+    for position, track in enumerate(list_of(content, "annotations", file)):
+        with keys_of(f"{file}: annotations[{position}]"):
+            if track["video_id"] not in videos:
+                raise RuacError(f"{file}: annotations[{position}]: video_id {track['video_id']!r} is not in 'videos'")
+            if len(track["segmentations"]) != len(videos[track["video_id"]]["file_names"]):
+                raise RuacError(f"{file}: annotations[{position}]: expected one segmentation per frame, or null")
+            tracks[track["video_id"]].append(track)
+    for key, entry in videos.items():
+        for frame, name in enumerate(entry["file_names"]):
+            codes = tuple((str(t["id"]), t["segmentations"][frame]) for t in tracks[key] if t["segmentations"][frame])
+            if codes:
+                coded = Coded(file, codes, (entry["height"], entry["width"]))
+                yield Picture(picture_id(split, name), image_in(images, name, file.name), coded)
+                if not every:
+                    break
+
+
+def via(file: Path, images: Path, split: str) -> Iterator[Picture]:
+    """VGG Image Annotator: an object is a region, its id the region's number. Other shapes than polygons and
+    polylines (closed here) have no pixels."""
+    content = read_json(file)
+    content = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise RuacError(f"{file}: expected a VIA export: a mapping of images")
+    for key, entry in content.items():
+        with keys_of(f"{file}: {key!r}"):
+            regions = entry["regions"]
+            numbered = regions.items() if isinstance(regions, dict) else enumerate(regions)
+            codes = tuple((str(number), _via_polygon(region["shape_attributes"])) for number, region in numbered)
+            name = entry["filename"]
+        yield Picture(picture_id(split, name), image_in(images, name, file.name), Coded(file, codes))
+
+
+def _via_polygon(shape: dict) -> list[list[float]]:
+    if shape["name"] not in ("polygon", "polyline"):
+        return []
+    points = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
+    return [[coordinate for point in points for coordinate in point]]
+
+
+def labelme(file: Path) -> tuple[Entry, ...]:
+    """The polygons of a labelme file; shapes that share a ``group_id`` are one object."""
+    objects: dict[str, list] = {}
+    for number, shape in enumerate(list_of(read_json(file), "shapes", file)):
+        with keys_of(f"{file}: shapes[{number}]"):
+            group = shape.get("group_id")
+            polygon = [c for point in shape["points"] for c in point]
+            objects.setdefault(str(number) if group is None else f"group{group}", []).append(polygon)
+    return tuple(objects.items())
+
+
+def list_of(content: Any, key: str, file: Path) -> list:
+    """The list under `key`. Raises `RuacError` if there is none."""
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        raise RuacError(f"{file}: expected a list under the key {key!r}")
+    return content[key]
+
+
+@contextmanager
+def keys_of(where: str) -> Iterator[None]:
+    """Turn the errors of taking a JSON entry apart into a `RuacError` that names the entry."""
+    try:
+        yield
+    except KeyError as error:
+        raise RuacError(f"{where}: key {error.args[0]!r} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RuacError(f"{where}: not as expected: {error}") from error

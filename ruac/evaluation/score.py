@@ -1,0 +1,259 @@
+"""One image, several models: prompted once per distinct mask source, then scored pixel by pixel."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ruac.backbone import Backbone, Features
+from ruac.backbone.outputs import upsample
+from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.sample import Sample
+from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
+from ruac.evaluation.metrics.band_counts import Band, band_counts
+from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
+from ruac.inference.looks import FLIPS, EnsembleSam, FlippedFeatures
+from ruac.inference.model import Prediction, UncertainSam, predict
+from ruac.inference.unccorr import CorrectedSam, corrected
+from ruac.uncertainty.maps import logit_uncertainty
+
+REGIONS = ("image", "band")
+ROW = pa.schema(  # of an object and a model
+    {
+        "domain": pa.string(),
+        "image": pa.string(),
+        "object": pa.string(),
+        "model": pa.string(),
+        "j": pa.float64(),
+        "j_by_click": pa.list_(pa.float64()),
+        "f": pa.float64(),
+        "predicted_iou": pa.float64(),
+        "area": pa.int64(),
+        "clicks": pa.int64(),
+        "band_error": pa.float64(),
+        "band_uncertainty": pa.float64(),
+        "band_counts": pa.list_(pa.int32()),
+        "points": pa.list_(pa.float64()),
+        "labels": pa.list_(pa.int64()),
+    }
+)
+BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
+MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it
+
+
+@dataclass
+class Scores:
+    """rows: one per (object, model), as `ROW`. sums: per (model, score, region)."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[tuple[str, str, str], ReliabilitySums] = field(default_factory=lambda: defaultdict(ReliabilitySums))
+
+
+@dataclass
+class Answer:
+    """A model's final answer to N objects of an image, at the picture's resolution; tensors on the model's device.
+
+    masks: ``bool [N, H, W]``, where the upsampled logit is positive, less what a `CorrectedSam` drops.
+    probability: ``[N, H, W]`` of the object, the sigmoid of the upsampled calibrated logit, which
+    crosses 1/2 in the same cell of the stride-4 grid as the mask's contour, but not always at the same
+    picture pixel; no correction changes it. uncertainty: per named score, ``[N, H, W]`` in [0, 1].
+    predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
+    ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click.
+    """
+
+    masks: np.ndarray
+    probability: Tensor
+    uncertainty: dict[str, Tensor]
+    predicted_iou: np.ndarray
+    points: np.ndarray
+    labels: np.ndarray
+    j: np.ndarray
+
+
+class Encodings:
+    """Features of one image, computed once per backbone and flip of the image, when they are first asked for."""
+
+    def __init__(self, image: np.ndarray):
+        self._image = image
+        self._known: dict[tuple[int, str], Features] = {}
+
+    def __call__(self, body: Backbone, flip: str = "") -> Features:
+        """flip: a key of `FLIPS`, or none."""
+        key = id(body), flip
+        if key not in self._known:
+            pixels = normalise(square(to_tensor(self._image), body.image_size))[None]
+            pixels = pixels.flip(FLIPS[flip]) if flip else pixels
+            self._known[key] = body.encode(pixels.to(next(body.parameters()).device))
+        return self._known[key]
+
+
+@torch.no_grad()
+def answer_image(
+    models: dict[str, UncertainSam],
+    sample: Sample,
+    protocol: ProtocolConfig,
+    *,
+    replay: tuple[np.ndarray, np.ndarray] | None = None,
+    encodings: Encodings | None = None,
+) -> dict[str, Answer]:
+    """Prompt every object of an image, all at once, for every model.
+
+    The image is encoded once per backbone and flip, and models whose masks are SAM 2's own (vanilla, the
+    signed posterior, a temperature, ensembles) share one run of the clicks, since their masks cannot
+    differ. Further passes of an ensemble and the correction of masks come after the last click. replay:
+    stored points ``[N, P, 2]`` and labels ``[N, P]``. encodings: of this image, for a caller that comes
+    back with other objects of it.
+    """
+    keys = [f"{sample.record.id}/{k}" for k in sample.record.object_ids]
+    encodings = Encodings(sample.image) if encodings is None else encodings
+    final: dict[tuple[int, int], Round] = {}
+    scores: dict[tuple[int, int], np.ndarray] = {}
+    answers = {}
+    for name, model in models.items():
+        body, source = model.backbone, _mask_source(model)
+        if source not in final:
+            decode = model.decode if source[1] else UncertainSam(body, None).decode
+            rounds = prompt_objects(
+                decode, encodings(body), sample.masks, protocol, side=body.image_size, keys=keys, replay=replay
+            )
+            per_round = []
+            for final[source] in rounds:  # pixels are scored after the last one only
+                per_round.append(jaccard(final[source].masks, sample.masks))
+            scores[source] = np.stack(per_round, axis=1)  # [N, clicks]
+        prediction = _ask(model, final[source], encodings, keys)
+        answers[name] = _answer(prediction, final[source], scores[source], sample.masks.shape[1:])
+        if isinstance(model, CorrectedSam):
+            answers[name] = _correct(answers[name], sample.masks)
+    return answers
+
+
+def evaluate_image(
+    models: dict[str, UncertainSam],
+    sample: Sample,
+    protocol: ProtocolConfig,
+    scores: Scores,
+    *,
+    domain: str,
+    replay: tuple[np.ndarray, np.ndarray] | None = None,
+    regions: tuple[str, ...] = REGIONS,
+) -> None:
+    """Add the rows and pixel sums of one image to `scores`, some objects at a time, see `blocks`."""
+    encodings = Encodings(sample.image)
+    for block in blocks(len(sample.masks), *(model.backbone for model in models.values())):
+        part = objects_of(sample, block)
+        clicks = None if replay is None else (replay[0][block], replay[1][block])
+        answers = answer_image(models, part, protocol, replay=clicks, encodings=encodings)
+        _add(scores, part, answers, domain=domain, clicks=protocol.clicks, regions=regions)
+
+
+def blocks(count: int, *backbones: Backbone) -> Iterator[slice]:
+    """`count` objects in turn, `BLOCK` at a time; on a CPU fewer for large images, so that the decoder's largest
+    tensors, float32 and one per object, stay below `MAPPED`: 3 for an official model at 1024 px."""
+    size = BLOCK
+    for backbone in backbones:
+        if next(backbone.parameters()).device.type == "cpu":
+            size = min(size, max(1, (MAPPED - 1) // (4 * backbone.channels * (backbone.image_size // 4) ** 2)))
+    for start in range(0, count, size):
+        yield slice(start, start + size)
+
+
+def objects_of(sample: Sample, which: slice) -> Sample:
+    """The same image with some of its objects."""
+    record = replace(sample.record, object_ids=sample.record.object_ids[which])
+    return Sample(record, sample.image, sample.masks[which])
+
+
+def _add(
+    scores: Scores, sample: Sample, answers: dict[str, Answer], *, domain: str, clicks: int, regions: tuple[str, ...]
+) -> None:
+    device = next(iter(answers.values())).probability.device
+    truth = torch.from_numpy(sample.masks).to(device)
+    near = object_band(sample.masks)
+    band, inside = torch.from_numpy(near).to(device), Band.of(near, device)
+    area = sample.masks.sum(axis=(1, 2))
+    measured: dict[int, np.ndarray] = {}  # models that share a run share their masks
+    for name, answer in answers.items():
+        if id(answer.masks) not in measured:
+            measured[id(answer.masks)] = boundary_f(answer.masks, sample.masks)
+        f = measured[id(answer.masks)]
+        masks = torch.from_numpy(answer.masks).to(device)
+        pairs = [(score, region) for score in answer.uncertainty for region in regions]
+        update_sums(
+            {pair: scores.sums[(name, *pair)] for pair in pairs},
+            probability=answer.probability,
+            uncertainty=answer.uncertainty,
+            target=truth,
+            prediction=masks,
+            regions={region: band if region == "band" else None for region in regions},
+        )
+        counts = band_counts(answer.probability, masks != truth, inside)  # [N, correct or wrong, bins]
+        error = counts[:, 1].sum(1) / counts.sum((1, 2))
+        doubt = inside.mean(next(iter(answer.uncertainty.values())))
+        for index, key in enumerate(sample.record.object_ids):
+            scores.rows.append(
+                {
+                    "domain": domain,
+                    "image": sample.record.id,
+                    "object": key,
+                    "model": name,
+                    "j": float(answer.j[index, -1]),
+                    "j_by_click": answer.j[index].tolist(),
+                    "f": float(f[index]),
+                    "predicted_iou": float(answer.predicted_iou[index]),
+                    "area": int(area[index]),
+                    "clicks": int(clicks),
+                    "band_error": float(error[index]),
+                    "band_uncertainty": float(doubt[index]),
+                    "band_counts": counts[index].reshape(-1).tolist(),
+                    "points": answer.points[index].reshape(-1).tolist(),
+                    "labels": answer.labels[index].tolist(),
+                }
+            )
+
+
+def _mask_source(model: UncertainSam) -> tuple[int, int]:
+    """Models with the same value give the same masks: (backbone, head), head 0 where it changes no mask."""
+    own = model.head is not None and model.head.changes_masks
+    return id(model.backbone), id(model.head) if own else 0
+
+
+def _ask(model: UncertainSam, final: Round, encodings: Encodings, keys: list[str]) -> Prediction:
+    """What the model says after the last click; only an ensemble needs more decoder passes for it."""
+    decoded = final.prediction.decoded
+    if not isinstance(model, EnsembleSam):
+        return predict(decoded, model.head)
+    plain = encodings(model.backbone)
+    flipped = {flip: encodings(model.backbone, flip) for flip in model.head.config.flips}
+    every_object = torch.zeros(len(keys), dtype=torch.int64, device=plain.embedding.device)
+    features = FlippedFeatures(plain.embedding, plain.high_res, flipped).gather(every_object)
+    return model.ask_again(decoded, features, final.prompts, keys)
+
+
+def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
+    logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0]  # [N, H, W]
+    total = logit_uncertainty(logit)
+    iou = final.iou.float()
+    if prediction.posterior is None:  # vanilla SAM 2: the entropy of its sigmoid, and the authors' stand-in
+        standin = (1 - iou).clamp(0, 1)[:, None, None].expand_as(total)
+        uncertainty = {"entropy": total, "iou": standin}
+    else:
+        own = prediction.posterior.select(final.choice).scores()
+        uncertainty = {"total": total} | {name: upsample(score, size)[:, 0] for name, score in own.items()}
+    probability = logit.sigmoid_()  # in place: a map of all objects at once is slow to get from the system
+    return Answer(final.masks, probability, uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
+
+
+def _correct(answer: Answer, truth: np.ndarray) -> Answer:
+    """The same answer with corrected masks, which J after the last click is of."""
+    total = next(iter(answer.uncertainty.values())).cpu().numpy()
+    masks = np.stack([corrected(mask, doubt) for mask, doubt in zip(answer.masks, total, strict=True)])
+    j = answer.j.copy()
+    j[:, -1] = jaccard(masks, truth)
+    return replace(answer, masks=masks, j=j)

@@ -1,0 +1,36 @@
+"""What a row of the sweep asks: vanilla SAM 2, a trained head, or one of the references that need no training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ruac.backbone import load_backbone
+from ruac.inference.export import load_exported
+from ruac.inference.looks import EnsembleSam
+from ruac.inference.model import UncertainSam
+from ruac.inference.temperature_file import read_temperature
+from ruac.inference.unccorr import CorrectedSam
+from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
+
+if TYPE_CHECKING:
+    from ruac.evaluation.sweep.runner import ModelConfig
+
+
+def load_model(entry: ModelConfig) -> UncertainSam:
+    """The model of an entry, on the CPU. Raises `RuacError` for files that are missing or do not belong together."""
+    if entry.export is not None:
+        model = load_exported(entry.export, backbone=entry.backbone)
+    else:
+        backbone = load_backbone(entry.backbone)
+        if entry.ensemble is not None:
+            return EnsembleSam(backbone, entry.ensemble)
+        head = None
+        if entry.temperature is not None:
+            head = TemperatureHead(TemperatureConfig(read_temperature(entry.temperature, backbone)))
+        model = UncertainSam(backbone, head)
+    return CorrectedSam(model) if entry.unccorr else model
+
+
+def is_vanilla(model: UncertainSam) -> bool:
+    """Whether it is SAM 2 as it is: without a head, and with its masks left alone."""
+    return model.head is None and not isinstance(model, CorrectedSam)

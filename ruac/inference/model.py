@@ -1,0 +1,67 @@
+"""SAM 2 with its uncertainty head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ruac.backbone import Backbone, Decoded, Features
+from ruac.backbone.prompts import Prompts
+from ruac.uncertainty import Head, MaskPosterior, probit_logit
+
+
+@dataclass
+class Prediction:
+    """One answer to N prompted objects.
+
+    logits: ``[N, 4, h, w]``, whose sign is the mask. iou: ``[N, 4]``. decoded: what SAM 2 said.
+    posterior: of the logits; None for vanilla SAM 2.
+    """
+
+    logits: Tensor
+    iou: Tensor
+    decoded: Decoded
+    posterior: MaskPosterior | None
+
+    def calibrated_logit(self, choice: Tensor) -> Tensor:
+        """Logit of the analytic probability of token ``choice[n]``, ``float32 [N, 1, h, w]``.
+
+        The posterior's ``mu / sqrt(1 + pi v / 8)`` (method, sec. 2d); without a posterior SAM 2's
+        own logit. Probability and total uncertainty are functions of it.
+        """
+        if self.posterior is None:
+            rows = torch.arange(len(choice), device=choice.device)
+            return self.logits[rows, choice][:, None].float()
+        return probit_logit(*self.posterior.select(choice).calibrated())
+
+
+class UncertainSam(nn.Module):
+    """A frozen backbone and a head. Without a head it is vanilla SAM 2, the control of every table."""
+
+    def __init__(self, backbone: Backbone, head: Head | None):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    @property
+    def image_size(self) -> int:
+        return self.backbone.image_size
+
+    def encode(self, images: Tensor) -> Features:
+        """``[B, 3, S, S]`` normalised images to features."""
+        return self.backbone.encode(images)
+
+    def decode(self, features: Features, prompts: Prompts) -> Prediction:
+        """Answer N prompts on features gathered per object."""
+        decoded = self.backbone.decode(features, prompts)
+        return predict(decoded, self.head)
+
+
+def predict(decoded: Decoded, head: Head | None) -> Prediction:
+    """Attach the head's posterior to a decoder pass; its mean is what masks are taken from."""
+    if head is None:
+        return Prediction(decoded.logits, decoded.iou, decoded, None)
+    posterior = head(decoded)
+    return Prediction(posterior.mean, decoded.iou, decoded, posterior)

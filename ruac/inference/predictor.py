@@ -1,0 +1,190 @@
+"""Prompt an image, get masks that say what they do not know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ruac.backbone import BackboneConfig, Features
+from ruac.backbone.load import ROOT
+from ruac.backbone.outputs import as_prompt, upsample
+from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
+from ruac.base.errors import RuacError
+from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.sample import read_image
+from ruac.inference.export import load_exported
+from ruac.inference.model import UncertainSam
+from ruac.inference.unccorr import corrected
+from ruac.uncertainty import decompose, total_uncertainty
+
+DEFAULT = ROOT / "checkpoints" / "ruac_nano"
+
+
+@dataclass(frozen=True)
+class PredictedMasks:
+    """M masks of one prompted object, best score first. Arrays are float32 unless said otherwise.
+
+    masks: ``bool [M, H, W]``, where the upsampled logit is positive; with the signed posterior SAM
+    2's own, bit for bit. Less what a correction drops, if asked for. scores: predicted IoU ``[M]``.
+    logits: ``[M, h, w]`` at stride 4, to be given back as `mask_input`. probability: of the object,
+    ``[M, H, W]``, the sigmoid of the upsampled calibrated logit. Calibration keeps the sign of a logit
+    but not its slope to the next, so that the probability crosses 1/2 in the same cell of the stride-4
+    grid as the mask's contour, but not always at the same picture pixel. uncertainty: total,
+    ``[M, H, W]`` in [0, 1] (0 certain, 1 coin toss). aleatoric and epistemic: its parts, None unless
+    asked for or without a head.
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray
+    logits: np.ndarray
+    probability: np.ndarray
+    uncertainty: np.ndarray
+    aleatoric: np.ndarray | None = None
+    epistemic: np.ndarray | None = None
+
+
+class Predictor:
+    """`set_image`, then `predict` as often as you like; nothing is trained, nothing is random.
+
+    model: an exported folder (default: the embedded nano), or an `UncertainSam`. backbone: where the
+    backbone of a head-only export lies. device: default is CUDA, then MPS, then CPU.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | UncertainSam = DEFAULT,
+        *,
+        backbone: str | BackboneConfig | None = None,
+        device: str | torch.device | None = None,
+    ):
+        self.device = torch.device(device or _best_device())
+        loaded = model if isinstance(model, UncertainSam) else load_exported(model, backbone=backbone)
+        self.model = loaded.to(self.device).eval()
+        self._features: Features | None = None
+        self._size = (0, 0)  # of the picture, (H, W)
+
+    @torch.no_grad()
+    def set_image(self, image: np.ndarray | Image.Image | str | Path) -> None:
+        """Encode a picture: ``uint8 [H, W, 3]`` RGB, a PIL image, or a path.
+
+        Raises `RuacError` for an unreadable file or an array of another shape or type.
+        """
+        if isinstance(image, (str, Path)):
+            image = read_image(Path(image))
+        elif isinstance(image, Image.Image):
+            image = np.asarray(image.convert("RGB"))
+        if not isinstance(image, np.ndarray):
+            raise RuacError(f"image: {type(image).__name__}, expected an array, a PIL image or a path")
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise RuacError(f"image: {image.dtype} {image.shape}, expected uint8 [H, W, 3] in RGB")
+        prepared = normalise(square(to_tensor(image), self.model.image_size))
+        self._features = self.model.encode(prepared[None].to(self.device))
+        self._size = image.shape[:2]
+
+    @torch.no_grad()
+    def predict(
+        self,
+        *,
+        points: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+        mask_input: np.ndarray | None = None,
+        multimask: bool = True,
+        decomposed: bool = False,
+        correct: bool = False,
+    ) -> PredictedMasks:
+        """Answer one prompt on the image set before.
+
+        points: ``[P, 2]`` (x, y) in picture pixels, with labels ``[P]``, 1 object and 0 background.
+        box: ``[4]`` x0, y0, x1, y1. mask_input: ``[h, w]`` logits of an earlier answer. multimask:
+        three candidates instead of one mask. decomposed: also aleatoric and epistemic maps. correct:
+        drop uncertain components of the masks (`correction.corrected`); all else stays as it is.
+
+        Raises `RuacError` without an image, without a prompt, or for arrays of another shape.
+        """
+        if self._features is None:
+            raise RuacError("predict: no image; call set_image first")
+        prompts = self._prompts(points, labels, box, mask_input)
+        prediction = self.model.decode(self._features, prompts)
+        tokens = torch.arange(1, 4) if multimask else torch.arange(1)
+        tokens = tokens[prediction.iou[0, tokens].argsort(descending=True).cpu()]
+        logits = prediction.logits[:, tokens]
+        calibrated = torch.cat([prediction.calibrated_logit(t.reshape(1).to(self.device)) for t in tokens], dim=1)
+        calibrated = upsample(calibrated, self._size)[0]
+        parts = {}
+        if decomposed and prediction.posterior is not None:
+            mean, variance = (x[:, tokens] for x in prediction.posterior.calibrated())
+            maps = zip(("aleatoric", "epistemic"), decompose(mean, variance), strict=True)
+            parts = {name: _array(upsample(part, self._size)[0]) for name, part in maps}
+        masks = _array(upsample(logits, self._size)[0] > 0)
+        uncertainty = _array(total_uncertainty(calibrated, torch.zeros_like(calibrated)))
+        if correct:
+            masks = np.stack([corrected(mask, doubt) for mask, doubt in zip(masks, uncertainty, strict=True)])
+        return PredictedMasks(
+            masks=masks,
+            scores=_array(prediction.iou[0, tokens]),
+            logits=_array(as_prompt(logits[0])),
+            probability=_array(calibrated.sigmoid()),
+            uncertainty=uncertainty,
+            **parts,
+        )
+
+    def _prompts(
+        self,
+        points: np.ndarray | None,
+        labels: np.ndarray | None,
+        box: np.ndarray | None,
+        mask_input: np.ndarray | None,
+    ) -> Prompts:
+        coordinates, kinds = np.zeros((0, 2)), np.zeros(0)
+        if box is not None:
+            corners = _numbers(box, "box")
+            if corners.shape != (4,) or (corners[2:] <= corners[:2]).any():
+                raise RuacError(f"box: {corners.tolist()}, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+            coordinates, kinds = corners.reshape(2, 2), np.array([BOX_FIRST, BOX_SECOND])
+        if points is not None or labels is not None:
+            points, labels = _numbers(points, "points"), _numbers(labels, "labels")
+            if points.ndim != 2 or points.shape[1] != 2 or labels.shape != (len(points),):
+                raise RuacError(f"points {points.shape} and labels {labels.shape}: expected [P, 2] and [P]")
+            if not np.isin(labels, (0, 1)).all():
+                raise RuacError(f"labels: {labels.tolist()}, expected 1 (object) or 0 (background)")
+            coordinates, kinds = np.concatenate([coordinates, points]), np.concatenate([kinds, labels])
+        if not len(coordinates):
+            raise RuacError("predict: no prompt; expected points with labels, or a box")
+        height, width = self._size
+        if (coordinates < 0).any() or (coordinates > (width, height)).any():
+            raise RuacError(f"prompt {coordinates.tolist()}: outside the {width}x{height} picture")
+        side = self.model.image_size
+        mask_logits = None
+        if mask_input is not None:
+            previous = _numbers(mask_input, "mask_input")
+            if previous.shape != (side // 4, side // 4):
+                raise RuacError(f"mask_input: {previous.shape}, expected [{side // 4}, {side // 4}] logits")
+            mask_logits = torch.tensor(previous, dtype=torch.float32, device=self.device)[None, None]
+        scaled = torch.tensor(coordinates * (side / width, side / height), dtype=torch.float32, device=self.device)
+        return Prompts(scaled[None], torch.tensor(kinds, dtype=torch.int64, device=self.device)[None], mask_logits)
+
+
+def _numbers(values: np.ndarray | None, name: str) -> np.ndarray:
+    try:
+        array = np.asarray([] if values is None else values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise RuacError(f"{name}: {values!r}, expected an array of numbers") from error
+    if not np.isfinite(array).all():
+        raise RuacError(f"{name}: expected finite numbers")
+    return array
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return (tensor if tensor.dtype == torch.bool else tensor.float()).cpu().numpy()
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

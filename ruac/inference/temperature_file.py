@@ -1,0 +1,32 @@
+"""The small JSON file that holds a fitted temperature and says whose it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from ruac.backbone import Backbone
+from ruac.base.errors import RuacError
+from ruac.inference.export import fingerprint
+
+
+def read_temperature(path: str | Path, backbone: Backbone) -> float:
+    """The temperature in a file of `run_fit`. Raises `RuacError` for a file that is none, or another backbone's."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        temperature, fitted = content["temperature"], content["backbone"]
+    except FileNotFoundError:
+        raise RuacError(f"{path}: temperature file not found; expected one of tools/fit_temperature.py") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RuacError(f"{path}: expected a file of tools/fit_temperature.py: {error!r}") from error
+    if fitted != (own := backbone_identity(backbone)):
+        raise RuacError(f"{path}: fitted for another backbone {fitted}, expected {own}")
+    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+        raise RuacError(f"{path}: key 'temperature': {temperature!r}, expected a positive number")
+    return temperature
+
+
+def backbone_identity(backbone: Backbone) -> dict:
+    """What a temperature belongs to: the weights' hash and the side of the input."""
+    return {"sha256": fingerprint(backbone.sam), "image_size": backbone.image_size}

@@ -1,5 +1,0 @@
-"""The reliability report: a sweep's results as one self-contained HTML file."""
-
-from ruac.report.build import build_report
-
-__all__ = ["build_report"]

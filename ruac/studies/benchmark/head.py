@@ -1,0 +1,87 @@
+"""What the Bayesian head and its training cost on top of SAM 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch.utils.data import default_collate
+
+from ruac.backbone import BackboneConfig, Features, build_backbone
+from ruac.backbone.load import ROOT
+from ruac.backbone.prompts import OBJECT, Prompts
+from ruac.base.config import load_config
+from ruac.data.synthetic.scenes import SceneConfig, SceneDataset
+from ruac.data.training import TrainingSet
+from ruac.inference.model import UncertainSam
+from ruac.studies.benchmark.cases import Case
+from ruac.studies.benchmark.rows import Row, fastest
+from ruac.training.adversarial import AdversarialTask, TrainConfig
+from ruac.uncertainty import probability, total_uncertainty
+from ruac.uncertainty.maps import monte_carlo_maps, uncertainty_maps
+
+SAMPLES = 20
+PROGRESS = 0.9  # of training: with all terms and the attackers
+
+
+def run(*, cases: Iterable[Case], repeats: int, train_side: int, batch_size: int) -> list[Row]:
+    """One decoder pass, the maps of its answers, and one training step. Ratio: to the first row of each group."""
+    rows = []
+    for case in cases:
+        rows += _relative(str(case), fastest(_inference(case), repeats=repeats))
+    title = f"nano, {train_side} px, {batch_size} images"
+    return rows + _relative(title, fastest(_training(train_side, batch_size), repeats=repeats))
+
+
+def _relative(title: str, seconds: dict[str, float]) -> list[Row]:
+    rows, first = [], None
+    for name, value in seconds.items():
+        group = name.split(",")[0]
+        if first is None or first[0] != group:
+            first = group, value
+        rows.append(Row(f"{title}: {name}", value, value / first[1]))
+    return rows
+
+
+def _features(model: UncertainSam, side: int) -> Features:
+    """Random maps of the shapes that `encode` gives."""
+    width = model.backbone.token_dim
+    return Features(
+        torch.randn(1, width, side // 16, side // 16),
+        [torch.randn(1, width // 8, side // 4, side // 4), torch.randn(1, width // 4, side // 8, side // 8)],
+    )
+
+
+def _inference(case: Case) -> dict:
+    model = case.model()
+    vanilla = UncertainSam(model.backbone, None)
+    features = _features(model, case.side).gather(torch.zeros(case.objects, dtype=torch.int64))
+    prompts = Prompts(case.side * torch.rand(case.objects, 1, 2), torch.full((case.objects, 1), OBJECT))
+    choice = torch.ones(case.objects, dtype=torch.int64)
+    posterior = model.decode(features, prompts).posterior.select(choice)
+
+    def analytic() -> None:
+        mean, variance = posterior.calibrated()
+        probability(mean, variance)
+        total_uncertainty(mean, variance)
+
+    return {
+        "decode, vanilla": lambda: vanilla.decode(features, prompts).calibrated_logit(choice),
+        "decode, Bayesian head": lambda: model.decode(features, prompts).calibrated_logit(choice),
+        "maps, analytic": analytic,
+        "maps, with quadrature split": lambda: uncertainty_maps(*posterior.calibrated()),
+        f"maps, {SAMPLES} samples": lambda: monte_carlo_maps(posterior, SAMPLES),
+    }
+
+
+def _training(side: int, batch_size: int) -> dict:
+    scenes = SceneDataset(batch_size, seed=0, config=SceneConfig(side=side))
+    works = {}
+    for name in ("bayes", "ruac"):
+        torch.manual_seed(0)
+        config = load_config(TrainConfig, ROOT / "configs" / "train" / f"{name}.yaml", ["source=scenes"])
+        task = AdversarialTask(build_backbone(BackboneConfig(image_size=side)), config, None).train()
+        data = TrainingSet(scenes, config.data, side=side, seed=0, length=batch_size)
+        batch = default_collate([data[number] for number in range(batch_size)])
+        works[f"training step, {name}.yaml"] = lambda task=task, batch=batch: task(batch, PROGRESS)["loss"].backward()
+    return works

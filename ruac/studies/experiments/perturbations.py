@@ -1,0 +1,89 @@
+"""Ways to change an image and its masks together: attacks, trained or not, and procedural shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ruac.backbone import load_backbone
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError
+from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.sample import Sample
+from ruac.data.synthetic.shifts import SHIFTS
+from ruac.training.adversarial import AdversarialTask, TrainConfig
+from ruac.training.attack import Attacker
+from ruac.training.engine import LAST, load_checkpoint
+
+ATTACKS = ("noise", "patch", "random_style", "random_deformation", "random")
+"""Attacks that need no training. The texture of an untrained patch is random."""
+
+TRAINED = ("learned", "patch")
+"""Kinds of training runs whose attackers act on a single image and have something learned."""
+
+
+class Scene(NamedTuple):
+    """An image as the model sees it: ``float32 [1, 3, S, S]`` normalised, and masks ``bool [K, S, S]``."""
+
+    image: Tensor
+    masks: Tensor
+
+
+def to_scene(image: np.ndarray, masks: np.ndarray, like: Tensor) -> Scene:
+    """``uint8 [H, W, 3]`` and ``bool [K, H, W]`` at the side and on the device of `like`."""
+    side = like.shape[-1]
+    resized = F.interpolate(torch.from_numpy(masks)[None].float(), (side, side), mode="area")[0] >= 0.5
+    return Scene(normalise(square(to_tensor(image), side))[None].to(like.device), resized.to(like.device))
+
+
+Perturbation = Callable[[Sample, Scene, Tensor, np.random.Generator], Scene]
+"""From the sample, its scene and its clean features ``[1, D, S/16, S/16]`` to the perturbed scene, the same K masks."""
+
+
+def by_attack(attacker: Attacker) -> Perturbation:
+    """An attack as in training, with dropout off."""
+    attacker.eval()
+
+    def perturb(sample: Sample, scene: Scene, embedding: Tensor, rng: np.random.Generator) -> Scene:
+        masks, valid = scene.masks[None].float(), scene.masks.flatten(1).any(dim=1)[None]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            attacked = attacker(scene.image, embedding, masks, valid)
+        return Scene(attacked.images, attacked.masks[0] > 0.5)
+
+    return perturb
+
+
+def by_shift(name: str) -> Perturbation:
+    """A procedural shift, applied to the picture before it is resized."""
+
+    def perturb(sample: Sample, scene: Scene, embedding: Tensor, rng: np.random.Generator) -> Scene:
+        image, masks = SHIFTS[name](sample.image, sample.masks, rng)
+        return to_scene(image, masks, scene.image)
+
+    return perturb
+
+
+def load_attacker(run: str | Path, backbone: str) -> Attacker:
+    """The attacker of a training run's last checkpoint.
+
+    Raises `RuacError` if there is none, if it has nothing learned, or if it was trained on another backbone.
+    """
+    run = Path(run)
+    if not (run / LAST).is_file():
+        raise RuacError(f"{run / LAST}: not found; expected the out= folder of tools/train.py")
+    config = load_config(TrainConfig, run / "config.yaml")
+    if config.attack.kind not in TRAINED:
+        raise RuacError(f"{run}: attack.kind {config.attack.kind!r}, expected {' or '.join(TRAINED)}")
+    if config.backbone != backbone:
+        raise RuacError(f"{run}: trained on backbone {config.backbone!r}, expected {backbone!r}")
+    with torch.random.fork_rng(devices=[]):
+        task = AdversarialTask(load_backbone(config.backbone), config, None)
+    load_checkpoint(run / LAST, task)
+    return task.attacker

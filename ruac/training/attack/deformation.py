@@ -1,0 +1,181 @@
+"""Deformation attack: every object, image and mask alike, is bent a little (sec. 3.3, app. B)."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ruac.base.errors import RuacError
+from ruac.training.attack.reversal import reverse_gradient
+
+
+@dataclass
+class DeformationConfig:
+    """The deformation attack's reach and network.
+
+    epsilon: bound of the raw offsets, in feature cells of 16 px (0.15: 2.4 px). Taking away their mean over
+    the object can double it, so that no pixel moves by more than ``2 epsilon`` cells (4.8 px) along an axis.
+    Below 0.25 the field cannot fold over itself.
+
+    min_pixels: an object left with fewer after the warp is not warped.
+    """
+
+    epsilon: float = 0.15
+    hidden: int = 128
+    init_std: float = 0.001
+    min_pixels: int = 4
+
+    def validate(self) -> None:
+        if not 0 < self.epsilon <= 1:
+            raise RuacError(f"deformation.epsilon: expected feature cells in (0, 1], found {self.epsilon}")
+        if self.hidden < 2:
+            raise RuacError(f"deformation.hidden: expected at least 2, found {self.hidden}")
+        if self.init_std < 0:
+            raise RuacError(f"deformation.init_std: expected a value >= 0, found {self.init_std}")
+        if self.min_pixels < 1:
+            raise RuacError(f"deformation.min_pixels: expected at least 1, found {self.min_pixels}")
+
+
+class MemoryBlocks(NamedTuple):
+    """What the attacker borrows from SAM 2's memory encoder.
+
+    mask_downsampler: ``[N, 1, S, S] -> [N, D, S/16, S/16]``. pix_feat_proj: ``[B, D, s, s] -> [B, D, s, s]``.
+    fuser: the same shapes, over their sum.
+    """
+
+    mask_downsampler: nn.Module
+    pix_feat_proj: nn.Module
+    fuser: nn.Module
+
+
+class Deformed(NamedTuple):
+    """images: ``[B, 3, S, S]``. masks: ``[B, K, S, S]`` in {0, 1}.
+
+    displacement: ``[N, 2, S, S]`` pixels (x, y), of the N valid objects in order: pixel p shows what was at
+    ``p + displacement``.
+    """
+
+    images: Tensor
+    masks: Tensor
+    displacement: Tensor
+
+
+def centred_displacement(offsets: Tensor, masks: Tensor) -> Tensor:
+    """Displacement in pixels ``[N, 2, S, S]`` of offsets in cells ``[N, 2, s, s]``, less their mean over the object.
+
+    masks: ``[N, 1, S, S]``. Without the mean the object bends but does not travel.
+    """
+    side, stride = masks.shape[-1], masks.shape[-1] // offsets.shape[-1]
+    weight = F.avg_pool2d(masks, stride)  # [N, 1, s, s]
+    mean = (offsets * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    return stride * F.interpolate(offsets - mean, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def _sample(pictures: Tensor, displacement: Tensor | None = None) -> Tensor:
+    """Look up every pixel of ``[N, C, S, S]`` at its own place plus `displacement`, bilinearly."""
+    side = pictures.shape[-1]
+    centres = (2 * torch.arange(side, device=pictures.device, dtype=pictures.dtype) + 1) / side - 1
+    grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).expand(len(pictures), -1, -1, -1)
+    if displacement is not None:
+        grid = grid + displacement.permute(0, 2, 3, 1) * (2 / side)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def deform(images: Tensor, masks: Tensor, valid: Tensor, offsets: Tensor, config: DeformationConfig) -> Deformed:
+    """Warp the N valid objects and their masks by offsets ``[N, 2, S/16, S/16]`` (cells), paste them where they land.
+
+    Where warped objects overlap, their changes are averaged; where none lies, also where one used to lie, the
+    image stays as it was. The masks are binary again and carry no gradient; it flows through the image.
+
+    What is pasted is a change, ``image(p + d) - image(p)``, and not ``image(p + d)``: `grid_sample` rounds
+    coordinates, so that even at d = 0 it returns the image only up to rounding. With both terms sampled in the
+    same way they cancel exactly at d = 0, which leaves image and masks bit for bit; the second does not depend
+    on d, so that the gradient is that of the plain warp.
+    """
+    if len(offsets) == 0:
+        return Deformed(images, masks, images.new_zeros(0, 2, *images.shape[-2:]))
+    owner = valid.nonzero()[:, 0]  # image of each object, [N]
+    old = masks[valid][:, None]  # [N, 1, S, S]
+    displacement = centred_displacement(offsets, old)
+    warped, landed = _sample(torch.cat([images[owner], old], dim=1), displacement).split([3, 1], dim=1)
+    new = (landed.detach() > 0.5).to(old.dtype)
+    survives = new.sum((1, 2, 3), keepdim=True) >= config.min_pixels  # [N, 1, 1, 1]
+    new = torch.where(survives, new, old)
+
+    change = (warped - _sample(images)[owner]) * (new * survives)  # [N, 3, S, S]
+    total = torch.zeros_like(images).index_add(0, owner, change)
+    count = images.new_zeros(len(images), 1, *images.shape[-2:]).index_add(0, owner, new)
+    masks = masks.clone()
+    masks[valid] = new[:, 0]
+    return Deformed(images + total / count.clamp_min(1), masks, displacement * survives)
+
+
+class DeformationAttacker(nn.Module):
+    """Predicts an offset field for every object from clean features and its mask; learned behind gradient reversal.
+
+    Features and mask meet in frozen copies of SAM 2's memory-encoder blocks (1,368,160 parameters in the
+    released models, paper: 1.37 M). The offset net has 369,792 at 256 channels (paper: 370 K). Its convolutions
+    have no bias: the norms take two of them away, subtracting the mean over the object takes the third.
+    """
+
+    def __init__(self, config: DeformationConfig, memory_blocks: MemoryBlocks, *, feature_dim: int = 256):
+        super().__init__()
+        self.config = config
+        self.frozen = nn.ModuleDict({name: deepcopy(block) for name, block in memory_blocks._asdict().items()})
+        self.frozen.requires_grad_(False).eval()
+        half = config.hidden // 2
+        self.net = nn.Sequential(
+            nn.InstanceNorm2d(feature_dim),
+            nn.Conv2d(feature_dim, config.hidden, 3, padding=1, bias=False),
+            nn.InstanceNorm2d(config.hidden),
+            nn.ReLU(),
+            nn.Conv2d(config.hidden, half, 3, padding=1, bias=False),
+            nn.InstanceNorm2d(half),
+            nn.ReLU(),
+            nn.Conv2d(half, 2, 3, padding=1, bias=False),
+        )
+        nn.init.normal_(self.net[-1].weight, std=config.init_std)
+
+    def train(self, mode: bool = True) -> DeformationAttacker:
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    @torch.no_grad()
+    def fuse(self, embedding: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        """Memory-encoder features ``[N, D, s, s]`` of the valid objects."""
+        owner = valid.nonzero()[:, 0]
+        # SAM 2 shows its memory encoder given masks as 20 m - 10, without a sigmoid
+        shape = self.frozen["mask_downsampler"](20 * masks[valid][:, None] - 10)
+        return self.frozen["fuser"](self.frozen["pix_feat_proj"](embedding)[owner] + shape)
+
+    def forward(self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor) -> Deformed:
+        """Attacked images, masks and the displacement.
+
+        images: ``[B, 3, S, S]``, perhaps restyled. embedding: clean stride-16 features ``[B, D, S/16, S/16]``,
+        which get no gradient. masks: ``[B, K, S, S]`` in {0, 1}, overlaps allowed. valid: bool ``[B, K]``.
+        """
+        masks = masks.to(images.dtype)
+        fused = self.fuse(embedding, masks, valid)
+        offsets = self.config.epsilon * torch.tanh(self.net(fused).to(images.dtype) / 2)  # 2 sigmoid - 1
+        return deform(images, masks, valid, reverse_gradient(offsets), self.config)
+
+
+class RandomDeformation(nn.Module):
+    """The control for `DeformationAttacker`: offsets drawn uniformly within the same bound, cell by cell."""
+
+    def __init__(self, config: DeformationConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor) -> Deformed:
+        """As `DeformationAttacker.forward`; of `embedding` only the size matters."""
+        masks = masks.to(images.dtype)
+        cells = embedding.shape[-2:]
+        noise = torch.rand(len(valid.nonzero()), 2, *cells, device=images.device, dtype=images.dtype)
+        return deform(images, masks, valid, self.config.epsilon * (2 * noise - 1), self.config)

@@ -1,0 +1,41 @@
+"""From a training run's folder to an exported model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ruac.backbone import backbone_config, load_backbone
+from ruac.backbone.lora import merge_lora
+from ruac.base.config import load_config
+from ruac.base.errors import RuacError
+from ruac.base.files import sha256
+from ruac.inference.export import export_model
+from ruac.inference.model import UncertainSam
+from ruac.training.adversarial import AdversarialTask, TrainConfig
+from ruac.training.engine import LAST, load_checkpoint
+
+
+def export_run(run: str | Path, out: str | Path, *, with_backbone: bool) -> Path:
+    """Export the last checkpoint of `run` (the ``out=`` of tools/train.py) without the attackers.
+
+    LoRA is merged into the weights. Raises `RuacError` if the folder holds no finished step of a run,
+    or if what was trained of the backbone would be lost in a head-only export.
+    """
+    run = Path(run)
+    if not (run / LAST).is_file():
+        raise RuacError(f"{run / LAST}: not found; expected the out= folder of tools/train.py")
+    config = load_config(TrainConfig, run / "config.yaml")
+    if config.tunes_backbone and not with_backbone:
+        raise RuacError(f"{run}: the backbone was fine-tuned; a head-only export would lose it")
+    with torch.random.fork_rng(devices=[]):
+        task = AdversarialTask(load_backbone(config.backbone), config, None)
+    step = load_checkpoint(run / LAST, task)
+    merge_lora(task.backbone)
+    record = {"step": step, "checkpoint_sha256": sha256(run / LAST)}
+    if (run / "environment.json").is_file():
+        record["environment"] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    model = UncertainSam(task.backbone, task.head)
+    return export_model(model, backbone_config(config.backbone), out, with_backbone=with_backbone, record=record)

@@ -1,0 +1,43 @@
+"""Entry scripts: one line and the right exit status."""
+
+import sys
+
+import pytest
+
+from ruac.base.errors import RuacError, run_tool
+
+
+def stop_with(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+    with pytest.raises(SystemExit) as info:
+        run_tool(stop_with(RuacError("a.json: bad\n  key 'x':\tgone")), [])
+    assert info.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: a.json: bad key 'x': gone\n")
+    assert info.value.__suppress_context__  # no traceback of the cause
+
+
+def test_an_interrupt_is_status_130(capsys):
+    with pytest.raises(SystemExit) as info:
+        run_tool(stop_with(KeyboardInterrupt()), [])
+    assert info.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_tool(stop_with(ZeroDivisionError()), [])
+
+
+def test_arguments(monkeypatch):
+    seen = []
+    run_tool(seen.append, ["a", "b"])
+    monkeypatch.setattr(sys, "argv", ["tool.py", "c"])
+    run_tool(seen.append)
+    assert seen == [["a", "b"], ["c"]]

@@ -1,0 +1,239 @@
+"""References without training as rows of the sweep: same masks and clicks as vanilla, other uncertainty."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from ruac.backbone import Backbone, load_backbone
+from ruac.base.config import config_from
+from ruac.base.errors import RuacError
+from ruac.calibration import temperature as calibration
+from ruac.calibration.temperature import TemperatureFitConfig, run_fit
+from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.open import open_dataset
+from ruac.evaluation import score as evaluate
+from ruac.evaluation.metrics import boundary_f, jaccard
+from ruac.evaluation.protocol import ProtocolConfig
+from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
+from ruac.evaluation.sweep.methods import load_model
+from ruac.evaluation.sweep.runner import ModelConfig
+from ruac.inference.export import fingerprint
+from ruac.inference.looks import EnsembleConfig, EnsembleSam
+from ruac.inference.model import UncertainSam
+from ruac.inference.unccorr import CorrectedSam, corrected
+from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
+
+PROTOCOL = ProtocolConfig(clicks=2)
+
+
+@pytest.fixture
+def sample(coco_folder):
+    return open_dataset(coco_folder)[1]  # three objects
+
+
+@pytest.fixture
+def models(nano):
+    return {
+        "vanilla": UncertainSam(nano, None),
+        "temperature": UncertainSam(nano, TemperatureHead(TemperatureConfig(2.5))),
+        "jitter": EnsembleSam(nano, EnsembleConfig(jitters=3, sigma=0.2)),
+        "flip": EnsembleSam(nano, EnsembleConfig(flips=["horizontal", "vertical"])),
+    }
+
+
+@pytest.mark.parametrize(
+    "protocol", [PROTOCOL, ProtocolConfig(clicks=2, box=True), ProtocolConfig(clicks=1, multimask=False)]
+)
+def test_masks_and_clicks_are_vanillas_to_the_last_bit(models, sample, protocol):
+    answers = answer_image(models, sample, protocol)
+    vanilla = answers.pop("vanilla")
+    for answer in answers.values():
+        for name in ("masks", "predicted_iou", "points", "labels", "j"):
+            np.testing.assert_array_equal(getattr(answer, name), getattr(vanilla, name))
+        assert not torch.allclose(answer.probability, vanilla.probability)
+        assert all(values.min() >= 0 and values.max() <= 1 for values in answer.uncertainty.values())
+    logit = vanilla.probability.double().logit().numpy()
+    np.testing.assert_allclose(answers["temperature"].probability.numpy(), expit(logit / 2.5), atol=1e-5)
+    assert list(answers["temperature"].uncertainty) == ["total"]
+    assert list(answers["jitter"].uncertainty) == list(answers["flip"].uncertainty) == ["total", "mutual_information"]
+    assert answers["jitter"].uncertainty["mutual_information"].max() > 1e-4
+
+
+def test_without_jitter_the_entropy_is_vanillas(models, nano, sample):
+    still = EnsembleSam(nano, EnsembleConfig(jitters=2, sigma=0))
+    answers = answer_image({"vanilla": models["vanilla"], "still": still}, sample, PROTOCOL)
+    ours, vanilla = answers["still"].uncertainty, answers["vanilla"].uncertainty["entropy"]
+    torch.testing.assert_close(ours["total"], vanilla, rtol=0, atol=2e-6)
+    assert ours["mutual_information"].max() < 2e-6
+
+
+def test_flips_are_of_the_last_round_with_the_mask_before(models, nano, sample):
+    """The plain answer of a fresh `decode` on flipped features, from the recorded clicks of one object."""
+    vanilla = answer_image({"vanilla": models["vanilla"]}, sample, PROTOCOL)["vanilla"]
+    one = objects_of(sample, slice(0, 1))
+    flip = EnsembleSam(nano, EnsembleConfig(flips=["horizontal"]))
+    asked = []
+    decode, answer = nano.decode, None
+
+    class Spy(type(nano)):
+        def decode(self, features, prompts):
+            asked.append((features, prompts))
+            return decode(features, prompts)
+
+    flip.backbone = Spy(nano.sam, name="spy").eval()
+    answer = answer_image({"flip": flip}, one, PROTOCOL)["flip"]
+    (_, first), (_, last), (turned, mirrored) = asked
+    assert first.mask_logits is None
+    np.testing.assert_array_equal(answer.points, vanilla.points[:1])
+    torch.testing.assert_close(mirrored.points[..., 0], 63 - last.points[..., 0])
+    torch.testing.assert_close(mirrored.points[..., 1], last.points[..., 1])
+    assert torch.equal(mirrored.mask_logits, last.mask_logits.flip(-1))
+    image = normalise(square(to_tensor(sample.image), 64))[None]
+    with torch.no_grad():
+        assert torch.equal(turned.embedding, nano.encode(image.flip(-1)).embedding)
+
+
+def test_jitter_depends_on_the_object_and_not_on_its_company(models, sample, monkeypatch):
+    jitter = {"jitter": models["jitter"]}
+    together = answer_image(jitter, sample, PROTOCOL)["jitter"]
+    again = answer_image(models, sample, PROTOCOL)["jitter"]
+    assert torch.equal(together.probability, again.probability)
+    for n in range(3):
+        alone = answer_image(jitter, objects_of(sample, slice(n, n + 1)), PROTOCOL)["jitter"]
+        torch.testing.assert_close(alone.probability[0], together.probability[n], rtol=0, atol=1e-4)
+    renamed = replace(sample, record=replace(sample.record, id="other"))
+    assert not torch.allclose(answer_image(jitter, renamed, PROTOCOL)["jitter"].probability, together.probability)
+
+
+def test_images_are_encoded_once_per_flip_and_objects_decoded_in_blocks(models, sample, make_nano, monkeypatch):
+    monkeypatch.setattr(evaluate, "BLOCK", 2)
+    body, calls = make_nano(), {"encode": 0, "decode": []}
+    encode, decode = body.encode, body.decode
+
+    def counted_encode(images):
+        calls["encode"] += 1
+        return encode(images)
+
+    def counted_decode(features, prompts):
+        calls["decode"].append(len(prompts.points))
+        return decode(features, prompts)
+
+    monkeypatch.setattr(body, "encode", counted_encode)
+    monkeypatch.setattr(body, "decode", counted_decode)
+    for model in models.values():
+        model.backbone = body
+    models["all"] = EnsembleSam(body, EnsembleConfig(jitters=1, flips=["horizontal"]))
+    evaluate_image(models, sample, PROTOCOL, Scores(), domain="d")
+    assert calls["encode"] == 1 + 2  # plain, horizontal, vertical
+    passes = 2 + 3 + 2 + 2  # clicks, jitter, flip, all
+    assert calls["decode"] == [2] * passes + [1] * passes
+
+
+def test_clicks_can_be_replayed(models, sample):
+    vanilla = answer_image({"vanilla": models["vanilla"]}, sample, PROTOCOL)["vanilla"]
+    replay = ProtocolConfig(clicks=2, next_click="replay")
+    for name in ("jitter", "flip"):
+        own, replayed = (
+            answer_image({name: models[name]}, sample, protocol, replay=clicks)[name]
+            for protocol, clicks in ((PROTOCOL, None), (replay, (vanilla.points, vanilla.labels)))
+        )
+        assert torch.equal(own.probability, replayed.probability)
+
+
+class Specked(Backbone):
+    """Its masks are the left half of a picture, without doubt, and a speck at the right, in much doubt."""
+
+    def decode(self, features, prompts):
+        decoded = super().decode(features, prompts)
+        logits = torch.full_like(decoded.logits, 30.0)
+        logits[..., 8:], logits[..., 6:9, 11:14] = -0.5, 0.5
+        return replace(decoded, logits=logits)
+
+
+def test_corrected_masks_are_what_is_scored(nano, sample):
+    body = Specked(nano.sam, name="specked").eval()
+    for head in (None, TemperatureHead(TemperatureConfig(1.5))):
+        plain = UncertainSam(body, head)
+        models, scores = {"plain": plain, "unccorr": CorrectedSam(plain)}, Scores()
+        answers = answer_image(models, sample, PROTOCOL)
+        before, after = answers["plain"], answers["unccorr"]
+        main = next(iter(before.uncertainty.values())).numpy()
+        expected = np.stack([corrected(m, u) for m, u in zip(before.masks, main, strict=True)])
+        assert before.masks[:, 20, 48].all()
+        assert not expected[:, 20, 48].any()
+        np.testing.assert_array_equal(after.masks, expected)
+        np.testing.assert_array_equal(after.points, before.points)
+        assert torch.equal(after.probability, before.probability)
+        np.testing.assert_array_equal(after.j[:, 0], before.j[:, 0])
+        np.testing.assert_array_equal(after.j[:, 1], jaccard(expected, sample.masks))
+
+        evaluate_image(models, sample, PROTOCOL, scores, domain="d")
+        rows = [row for row in scores.rows if row["model"] == "unccorr"]
+        assert [row["j"] for row in rows] == list(jaccard(expected, sample.masks))
+        assert [row["f"] for row in rows] == list(boundary_f(expected, sample.masks))
+        sums = scores.sums["unccorr", next(iter(after.uncertainty)), "image"].compute()
+        assert sums["accuracy"] == pytest.approx((expected == sample.masks).mean())
+        assert fingerprint(models["unccorr"]) != fingerprint(plain)
+
+
+def entry(**values):
+    made = config_from(ModelConfig, {"name": "row"} | values, "test")
+    made.validate()
+    return made
+
+
+def test_entries_of_a_sweep(shelf, coco_folder, tmp_path, monkeypatch):
+    backbone, out = str(shelf / "backbone.yaml"), str(tmp_path / "temperature.json")
+    logits = torch.randn(1000)
+    pixels = logits, torch.rand(1000) < (logits / 2).sigmoid()
+    monkeypatch.setattr(calibration, "draw_pixels", lambda *_: pixels)
+    run_fit(TemperatureFitConfig(source=str(coco_folder), backbone=backbone, out=out, cpu=True))
+    vanilla = load_model(entry(backbone=backbone))
+    assert type(vanilla) is UncertainSam
+    assert vanilla.head is None
+    temperature = load_model(entry(backbone=backbone, temperature=out))
+    assert temperature.head.config.temperature == pytest.approx(2, rel=0.3)
+    jitter = load_model(entry(backbone=backbone, ensemble={"jitters": 4}))
+    assert jitter.head.config == EnsembleConfig(jitters=4)
+    assert isinstance(load_model(entry(export=str(shelf / "head"), unccorr=True)), CorrectedSam)
+    assert load_model(entry(export=str(shelf / "head"))).head.config.posterior == "signed"
+    assert [m.head.config.posterior for m in (temperature, jitter)] == ["temperature", "ensemble"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"export": "x", "temperature": "y"}, "at most one of"),
+        ({"backbone": "nano", "temperature": "y", "ensemble": {"jitters": 1}}, "at most one of"),
+        ({"backbone": "nano", "unccorr": True, "ensemble": {"jitters": 1}}, "no unccorr="),
+        ({"backbone": "nano", "ensemble": {}}, "jitters=, flips="),
+        ({"backbone": "nano", "ensemble": {"jitter": 1}}, "did you mean 'ensemble.jitters'"),
+        ({"temperature": "y"}, "expected backbone="),
+        ({"backbone": "nano", "name": "vanilla", "unccorr": True}, "'vanilla' is for"),
+    ],
+)
+def test_impossible_entries(values, message):
+    with pytest.raises(RuacError, match=message):
+        entry(**values)
+
+
+def test_a_temperature_of_another_backbone_is_refused(shelf, tmp_path, nano):
+    file = tmp_path / "temperature.json"
+    given = entry(backbone=str(shelf / "backbone.yaml"), temperature=str(file))
+    with pytest.raises(RuacError, match=r"temperature\.json: temperature file not found"):
+        load_model(given)
+    for text in ("{", "[]", '{"temperature": 2}'):
+        file.write_text(text)
+        with pytest.raises(RuacError, match="expected a file of tools/fit_temperature"):
+            load_model(given)
+    file.write_text('{"temperature": 2, "backbone": {"sha256": "0", "image_size": 64}}')
+    with pytest.raises(RuacError, match="another backbone"):
+        load_model(given)
+    own = {"sha256": fingerprint(load_backbone(str(shelf / "backbone.yaml")).sam), "image_size": 64}
+    file.write_text(json.dumps({"temperature": "hot", "backbone": own}))
+    with pytest.raises(RuacError, match="positive number"):
+        load_model(given)

@@ -1,0 +1,198 @@
+"""One image: who shares clicks, what is counted, what is computed only once."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from ruac.backbone.prompts import Prompts, central_pixel
+from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.open import open_dataset
+from ruac.evaluation import score
+from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band
+from ruac.evaluation.protocol import ProtocolConfig
+from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
+from ruac.inference.model import UncertainSam
+from ruac.uncertainty import BayesianHead, HeadConfig
+
+
+def head(backbone, **config):
+    torch.manual_seed(3)
+    made = BayesianHead(HeadConfig(**config), token_dim=backbone.token_dim, channels=backbone.channels)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return made.eval()
+
+
+@pytest.fixture
+def models(nano):
+    return {
+        "vanilla": UncertainSam(nano, None),
+        "signed": UncertainSam(nano, head(nano)),
+        "own": UncertainSam(nano, head(nano, posterior="nonnegative")),
+    }
+
+
+@pytest.fixture
+def sample(coco_folder):
+    return open_dataset(coco_folder)[1]  # three objects
+
+
+def rows_of(scores, model, *columns):
+    return [tuple(row[c] for c in columns) for row in scores.rows if row["model"] == model]
+
+
+def test_vanilla_and_signed_have_the_same_masks_and_clicks(models, sample):
+    scores = Scores()
+    evaluate_image(models, sample, ProtocolConfig(), scores, domain="d")
+    same = ("image", "object", "j", "f", "predicted_iou", "area", "points", "labels", "band_error")
+    assert rows_of(scores, "vanilla", *same) == rows_of(scores, "signed", *same)
+    assert rows_of(scores, "vanilla", "band_uncertainty") != rows_of(scores, "signed", "band_uncertainty")
+    assert len(scores.rows) == 9
+    # and the order of the models does not matter
+    turned = Scores()
+    evaluate_image(dict(reversed(models.items())), sample, ProtocolConfig(), turned, domain="d")
+    for name in models:
+        assert rows_of(turned, name, *same) == rows_of(scores, name, *same)
+
+
+def test_a_nonnegative_head_is_corrected_on_its_own_masks(models, sample):
+    answers = answer_image(models, sample, ProtocolConfig(clicks=3))
+    assert not np.array_equal(answers["own"].masks, answers["vanilla"].masks)
+    np.testing.assert_array_equal(answers["own"].points[:, 0], answers["vanilla"].points[:, 0])
+    assert not np.array_equal(answers["own"].points, answers["vanilla"].points)
+    alone = answer_image({"own": models["own"]}, sample, ProtocolConfig(clicks=3))["own"]
+    np.testing.assert_array_equal(alone.points, answers["own"].points)
+    np.testing.assert_array_equal(alone.masks, answers["own"].masks)
+    assert torch.equal(alone.probability, answers["own"].probability)
+
+
+def test_an_answer_is_what_the_model_says_at_its_clicks(models, sample, nano):
+    """A brute-force prediction from the recorded clicks, one object and one round at a time."""
+    answers = answer_image(models, sample, ProtocolConfig(clicks=2))
+    height, width = sample.masks.shape[1:]
+    image = normalise(square(to_tensor(sample.image), 64))[None]
+    scale = torch.tensor([64 / width, 64 / height])
+    for name, answer in answers.items():
+        for n, truth in enumerate(sample.masks):
+            previous = None
+            for taken in (1, 2):
+                points = torch.tensor(answer.points[n, :taken], dtype=torch.float32)
+                labels = torch.tensor(answer.labels[n, :taken], dtype=torch.int64)
+                prompts = Prompts((points * scale)[None], labels[None], previous)
+                with torch.no_grad():
+                    prediction = models[name].decode(nano.encode(image), prompts)
+                best = int(prediction.iou[0, 1:].argmax()) + 1
+                previous = prediction.logits[:, best : best + 1].clamp(-32, 32)
+            np.testing.assert_array_equal(answer.points[n, 0], central_pixel(truth))
+            logit = interpolate(prediction.logits[:, best : best + 1], (height, width), mode="bilinear")
+            assert np.mean((logit[0, 0] > 0).numpy() != answer.masks[n]) < 0.01
+            assert answer.predicted_iou[n] == pytest.approx(float(prediction.iou[0, best]), abs=1e-5)
+            if name == "vanilla":
+                torch.testing.assert_close(answer.probability[n], logit[0, 0].sigmoid(), rtol=0, atol=1e-4)
+
+
+def test_sums_and_rows_equal_a_brute_force_count(models, sample):
+    scores = Scores()
+    evaluate_image(models, sample, ProtocolConfig(), scores, domain="d")
+    answers, band = answer_image(models, sample, ProtocolConfig()), object_band(sample.masks)
+    expected = {("vanilla", "entropy"), ("vanilla", "iou"), ("signed", "total"), ("own", "total")}
+    assert set(scores.sums) == {(*key, region) for key in expected for region in ("image", "band")}
+    for (name, kind, region), sums in scores.sums.items():
+        answer, where = answers[name], band if region == "band" else np.ones_like(band)
+        p, u = answer.probability.numpy(), answer.uncertainty[kind].numpy()
+        brute = ReliabilitySums()
+        for n in range(len(sample.masks)):
+            maps = {"probability": p[n], "uncertainty": u[n], "target": sample.masks[n], "prediction": answer.masks[n]}
+            brute.update(**maps, region=where[n])
+        for part, values in sums.to_arrays().items():
+            np.testing.assert_array_equal(values, brute.to_arrays()[part])
+        wrong = answer.masks != sample.masks
+        metrics = sums.compute()
+        assert metrics["accuracy"] == pytest.approx(1 - wrong[where].mean())
+        assert metrics["mean_uncertainty"] == pytest.approx(u[where].mean(), abs=1e-6)
+        assert metrics["brier"] == pytest.approx(((p - sample.masks) ** 2)[where].mean(), abs=1e-6)
+    for name, answer in answers.items():
+        j, f = jaccard(answer.masks, sample.masks), boundary_f(answer.masks, sample.masks)
+        assert rows_of(scores, name, "j", "f") == list(zip(j, f, strict=True))
+        for n, (error,) in enumerate(rows_of(scores, name, "band_error")):
+            assert error == pytest.approx((answer.masks[n] != sample.masks[n])[band[n]].mean())
+
+
+def test_uncertainty_is_the_entropy_of_the_probability(models, sample):
+    for answer in answer_image(models, sample, ProtocolConfig(clicks=1)).values():
+        p = answer.probability.double()
+        entropy = -(torch.special.xlogy(p, p) + torch.special.xlogy(1 - p, 1 - p)) / np.log(2)
+        torch.testing.assert_close(next(iter(answer.uncertainty.values())).double(), entropy, rtol=0, atol=1e-4)
+
+
+def test_every_backbone_encodes_an_image_once(models, sample, make_nano, monkeypatch):
+    monkeypatch.setattr(score, "BLOCK", 2)  # three objects take two rounds of decoding
+    other = make_nano(32)
+    models |= {"other": UncertainSam(other, None), "other_signed": UncertainSam(other, head(other))}
+    counts, decoded = {}, {}
+    for body in {id(m.backbone): m.backbone for m in models.values()}.values():
+        for name, calls in (("encode", counts), ("decode", decoded)):
+            monkeypatch.setattr(body, name, counting(getattr(body, name), calls, body.image_size))
+    evaluate_image(models, sample, ProtocolConfig(clicks=3), Scores(), domain="d")
+    assert counts == {64: 1, 32: 1}
+    assert decoded == {64: 2 * 2 * 3, 32: 2 * 3}  # blocks x sources of masks x clicks
+
+
+def counting(function, calls, key):
+    def counted(*args):
+        calls[key] = calls.get(key, 0) + 1
+        return function(*args)
+
+    return counted
+
+
+def test_a_shared_run_does_not_ask_the_head_before_the_last_click(models, sample):
+    calls = []
+    signed = models["signed"]
+    signed.head.register_forward_hook(lambda *_: calls.append(1))
+    answer_image({"signed": signed, "vanilla": models["vanilla"]}, sample, ProtocolConfig(clicks=3))
+    assert len(calls) == 1
+
+
+def test_blocks_are_smaller_for_large_images_on_a_cpu(make_nano):
+    def ends(count, *sides):
+        backbones = [make_nano(64) for _ in sides]
+        for backbone, side in zip(backbones, sides, strict=True):
+            backbone.sam.image_size, backbone.channels = side, 32
+        return [block.stop for block in score.blocks(count, *backbones)]
+
+    assert ends(10, 64) == [8, 16]
+    assert ends(7, 1024) == ends(7, 64, 1024) == [3, 6, 9]  # 8 MiB per object, of which four would be too much
+    assert ends(2, 8192) == [1, 2]
+    assert ends(0, 64) == []
+
+
+def test_blocks_of_objects_give_what_all_at_once_gives(models, sample, monkeypatch):
+    whole, parts = Scores(), Scores()
+    evaluate_image(models, sample, ProtocolConfig(clicks=2), whole, domain="d")
+    monkeypatch.setattr(score, "BLOCK", 1)
+    evaluate_image(models, sample, ProtocolConfig(clicks=2), parts, domain="d")
+    for name in models:
+        ours, theirs = (np.array(rows_of(s, name, "j", "f", "predicted_iou")) for s in (whole, parts))
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+        assert rows_of(whole, name, "object", "labels") == rows_of(parts, name, "object", "labels")
+    for key, sums in whole.sums.items():
+        assert sums.count == parts.sums[key].count
+
+
+def test_objects_of_keeps_image_ids_and_masks_together(sample):
+    part = objects_of(sample, slice(1, 3))
+    assert part.record.object_ids == sample.record.object_ids[1:3]
+    assert part.record.id == sample.record.id
+    np.testing.assert_array_equal(part.masks, sample.masks[1:3])
+
+
+def test_one_region_alone(models, sample):
+    both, band = Scores(), Scores()
+    evaluate_image(models, sample, ProtocolConfig(clicks=1), both, domain="d")
+    evaluate_image(models, sample, ProtocolConfig(clicks=1), band, domain="d", regions=("band",))
+    assert {region for *_, region in band.sums} == {"band"}
+    for key, sums in band.sums.items():
+        np.testing.assert_array_equal(sums.uncertainty, both.sums[key].uncertainty)

@@ -1,0 +1,284 @@
+"""The predictor: what comes back, where clicks land, and what is refused."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ruac.backbone import Backbone, BackboneConfig, build_backbone
+from ruac.backbone.names import OFFICIAL
+from ruac.backbone.sam2_parts import SAM2ImagePredictor
+from ruac.base.errors import RuacError
+from ruac.inference.export import export_model
+from ruac.inference.model import Prediction, UncertainSam
+from ruac.inference.predictor import Predictor
+from ruac.uncertainty import BayesianHead, HeadConfig
+
+HEIGHT, WIDTH = 40, 100
+CLICK = {"points": np.array([[30.0, 20.0]]), "labels": np.array([1])}
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def with_head(body: Backbone) -> UncertainSam:
+    torch.manual_seed(0)
+    head = BayesianHead(HeadConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
+    head.log_scale.data.fill_(0.3)
+    return UncertainSam(body, head.requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def predictor(make_nano, picture):
+    predictor = Predictor(with_head(make_nano()), device="cpu")
+    predictor.set_image(picture)
+    return predictor
+
+
+def arrays(answer):
+    return {name: value for name, value in vars(answer).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count"),
+    [
+        (CLICK, 3),
+        ({"points": [[30, 20], [0, 0]], "labels": [1, 0]}, 3),
+        ({"box": [5, 5, 60, 35]}, 3),
+        ({"box": np.array([0, 0, WIDTH, HEIGHT]), **CLICK}, 3),
+        ({"mask_input": np.full((16, 16), 3.0), **CLICK}, 3),
+        ({"multimask": False, **CLICK}, 1),
+        ({"points": np.array([[30, 20]]), "labels": [True], "multimask": False}, 1),
+    ],
+)
+def test_shapes_types_and_ranges(predictor, prompt, count):
+    for decomposed in (False, True):
+        answer = predictor.predict(**prompt, decomposed=decomposed)
+        assert answer.masks.shape == answer.probability.shape == answer.uncertainty.shape == (count, HEIGHT, WIDTH)
+        assert answer.masks.dtype == bool
+        assert answer.logits.shape == (count, 16, 16)
+        assert np.abs(answer.logits).max() <= 32
+        assert answer.scores.shape == (count,)
+        assert (np.diff(answer.scores) <= 0).all()
+        for name, value in arrays(answer).items():
+            if name != "masks":
+                assert value.dtype == np.float32, name
+            if name not in ("masks", "logits"):
+                assert value.min() >= 0, name
+                assert value.max() <= 1, name
+        # Calibrated before both are brought to full size: contours may differ by a pixel here and there.
+        assert (answer.masks == (answer.probability > 0.5)).mean() > 0.999
+        assert (answer.aleatoric is not None) == (answer.epistemic is not None) == decomposed
+        if decomposed:
+            assert answer.aleatoric.shape == answer.epistemic.shape == (count, HEIGHT, WIDTH)
+            assert answer.epistemic.max() > 0
+
+
+def test_uncertainty_is_the_entropy_of_the_probability(predictor):
+    answer = predictor.predict(**CLICK, decomposed=True)
+    p = answer.probability.astype(float)
+    entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    np.testing.assert_allclose(answer.uncertainty, entropy, atol=1e-4)
+    # The parts are made at stride 4, the total at the picture's size: close, not equal.
+    np.testing.assert_allclose(answer.aleatoric + answer.epistemic, answer.uncertainty, atol=0.1)
+
+
+def test_without_a_head_there_is_probability_but_no_parts(make_nano, picture):
+    predictor = Predictor(UncertainSam(make_nano(), None), device="cpu")
+    predictor.set_image(picture)
+    answer = predictor.predict(**CLICK, decomposed=True)
+    assert answer.aleatoric is None
+    assert answer.epistemic is None
+    np.testing.assert_array_equal(answer.masks, answer.probability > 0.5)
+
+
+def test_masks_scores_and_logits_are_those_of_sam2s_own_predictor(picture):
+    torch.manual_seed(0)
+    body = build_backbone(BackboneConfig(kind=next(iter(OFFICIAL)), image_size=64)).freeze()
+    theirs = SAM2ImagePredictor(body.sam)
+    theirs._bb_feat_sizes = [(16, 16), (8, 8), (4, 4)]  # written for 1024 pixels
+    theirs.set_image(picture)
+    ours = Predictor(with_head(body), device="cpu")
+    ours.set_image(picture)
+    previous = np.random.default_rng(1).normal(size=(16, 16)).astype(np.float32)
+    for multimask in (True, False):
+        for points, labels, box, mask in (
+            ([[30, 20]], [1], None, None),
+            ([[30, 20], [3, 4]], [1, 0], [5, 6, 70, 30], previous),
+        ):
+            masks, scores, logits = theirs.predict(
+                point_coords=np.array(points),
+                point_labels=np.array(labels),
+                box=None if box is None else np.array(box),
+                mask_input=None if mask is None else mask[None],
+                multimask_output=multimask,
+            )
+            order = np.argsort(-scores, kind="stable")
+            answer = ours.predict(points=points, labels=labels, box=box, mask_input=mask, multimask=multimask)
+            np.testing.assert_allclose(answer.scores, scores[order], atol=1e-5)
+            np.testing.assert_allclose(answer.logits, logits[order], atol=1e-4)
+            assert (answer.masks == masks[order].astype(bool)).mean() > 0.999
+
+
+class Pointer(nn.Module):
+    """A model whose mask is a disc around the last click, in model pixels."""
+
+    image_size = 128
+
+    def encode(self, images):
+        self.seen = images
+        return None
+
+    def decode(self, features, prompts):
+        y, x = torch.meshgrid(4 * torch.arange(32) + 1.5, 4 * torch.arange(32) + 1.5, indexing="ij")
+        distance = ((x - prompts.points[0, -1, 0]) ** 2 + (y - prompts.points[0, -1, 1]) ** 2).sqrt()
+        logits = (15 - distance).expand(1, 4, 32, 32)
+        return Prediction(logits, torch.rand(1, 4), SimpleNamespace(), None)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 256), (300, 100), (128, 128)])
+def test_clicks_land_where_they_are_put(height, width):
+    predictor = Predictor.__new__(Predictor)
+    predictor.device, predictor.model = torch.device("cpu"), Pointer()
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2] = 255
+    predictor.set_image(picture)
+    seen = predictor.model.seen[0]
+    assert (seen[:, :60, :60] > 0).all()  # the bright quarter fills a quarter of the square
+    assert (seen[:, 68:, 68:] < 0).all()
+    predictor._features = "encoded"
+    for share_x, share_y in ((0.25, 0.75), (0.5, 0.3)):
+        click = np.array([[share_x * width, share_y * height]])
+        y, x = np.nonzero(predictor.predict(points=click, labels=[1], multimask=False).masks[0])
+        assert x.mean() == pytest.approx(click[0, 0], abs=0.02 * width)
+        assert y.mean() == pytest.approx(click[0, 1], abs=0.02 * height)
+        assert np.ptp(x) / width == pytest.approx(np.ptp(y) / height, abs=0.05)  # round in the square
+
+
+def test_the_answer_depends_on_this_prompt_and_image_alone(predictor, make_nano, picture):
+    first = predictor.predict(**CLICK, decomposed=True)
+    predictor.predict(points=[[80, 5]], labels=[0], mask_input=first.logits[0], multimask=False)
+    predictor.set_image(picture[::-1])
+    assert not np.array_equal(predictor.predict(**CLICK).logits, first.logits)
+    predictor.set_image(picture)
+    fresh = Predictor(with_head(make_nano()), device="cpu")
+    fresh.set_image(picture)
+    for other in (predictor, fresh):
+        again = arrays(other.predict(**CLICK, decomposed=True))
+        for name, value in arrays(first).items():
+            np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+def test_arguments_are_not_changed(predictor):
+    points, mask = np.array([[30.0, 20.0]]), np.full((16, 16), 100.0)
+    predictor.predict(points=points, labels=[1], mask_input=mask)
+    assert points.tolist() == [[30, 20]]
+    assert (mask == 100).all()
+
+
+def test_pictures_in_every_form(make_nano, picture, tmp_path):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    predictor = Predictor(with_head(make_nano()), device="cpu")
+    found = []
+    for image in (picture, Image.fromarray(picture), tmp_path / "a.png", str(tmp_path / "a.png"), picture[:, ::-1]):
+        predictor.set_image(image)
+        found.append(predictor.predict(**CLICK).logits)
+    assert all(np.array_equal(found[0], other) for other in found[1:4])
+    assert not np.array_equal(found[0], found[4])
+    alpha = Image.fromarray(picture).convert("RGBA")
+    predictor.set_image(alpha)
+    assert np.array_equal(predictor.predict(**CLICK).logits, found[0])
+
+
+def test_an_exported_folder(make_nano, picture, tmp_path, predictor):
+    model = with_head(make_nano())
+    out = export_model(model, BackboneConfig(image_size=64), tmp_path / "out", with_backbone=True)
+    loaded = Predictor(out, device="cpu")
+    loaded.set_image(picture)
+    expected = arrays(predictor.predict(**CLICK))
+    for name, value in arrays(loaded.predict(**CLICK)).items():
+        np.testing.assert_array_equal(value, expected[name])
+    with pytest.raises(RuacError, match="absent"):
+        Predictor(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((3, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        [[[0, 0, 0]]],
+        torch.zeros(4, 4, 3, dtype=torch.uint8),
+        None,
+    ],
+)
+def test_bad_images(nano, image):
+    with pytest.raises(RuacError, match=r"^image: "):
+        Predictor(UncertainSam(nano, None), device="cpu").set_image(image)
+
+
+def test_bad_files(nano, tmp_path):
+    predictor = Predictor(UncertainSam(nano, None), device="cpu")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(RuacError, match=r"text\.png: cannot be read as an image"):
+        predictor.set_image(tmp_path / "text.png")
+    with pytest.raises(RuacError, match=r"absent\.png: image file not found"):
+        predictor.set_image(str(tmp_path / "absent.png"))
+    with pytest.raises(RuacError, match="no image; call set_image first"):
+        predictor.predict(**CLICK)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({}, "no prompt; expected points with labels, or a box"),
+        ({"mask_input": np.zeros((16, 16))}, "no prompt"),
+        ({"points": [[1, 2]]}, r"points \(1, 2\) and labels \(0,\): expected \[P, 2\] and \[P\]"),
+        ({"labels": [1]}, r"points \(0,\) and labels \(1,\)"),
+        ({"labels": [1], "box": [1, 1, 5, 5]}, r"points \(0,\) and labels \(1,\)"),
+        ({"points": [1, 2], "labels": [1]}, r"points \(2,\)"),
+        ({"points": [[1, 2, 3]], "labels": [1]}, r"points \(1, 3\)"),
+        ({"points": [[1, 2]], "labels": [1, 0]}, r"labels \(2,\)"),
+        ({"points": [[1, 2]], "labels": [2]}, r"labels: \[2.0\], expected 1 \(object\) or 0 \(background\)"),
+        ({"points": [[1, 2]], "labels": [-1]}, "labels: "),
+        ({"points": [[1, 2]], "labels": ["object"]}, "labels: .*expected an array of numbers"),
+        ({"points": [[1, 2], [3]], "labels": [1, 1]}, "points: .*expected an array of numbers"),
+        ({"points": [[np.nan, 2]], "labels": [1]}, "points: expected finite numbers"),
+        ({"points": [[-1, 2]], "labels": [1]}, "outside the 100x40 picture"),
+        ({"points": [[1, 41]], "labels": [1]}, "outside the 100x40 picture"),
+        ({"points": [[101, 2]], "labels": [1]}, "outside the 100x40 picture"),
+        ({"box": [5, 5, 5, 9]}, "box: .*expected x0 y0 x1 y1 with x0 < x1 and y0 < y1"),
+        ({"box": [5, 9, 8, 5]}, "box: "),
+        ({"box": [5, 5, 9]}, "box: "),
+        ({"box": [[5, 5, 9, 9]]}, "box: "),
+        ({"box": [5, 5, np.inf, 9]}, "box: expected finite numbers"),
+        ({"box": "everything"}, "box: 'everything', expected an array of numbers"),
+        ({"box": [5, 5, 101, 9]}, "outside the 100x40 picture"),
+        ({"mask_input": np.zeros((1, 16, 16)), **CLICK}, r"mask_input: \(1, 16, 16\), expected \[16, 16\] logits"),
+        ({"mask_input": np.zeros((HEIGHT, WIDTH)), **CLICK}, "mask_input: "),
+        ({"mask_input": np.full((16, 16), np.nan), **CLICK}, "mask_input: expected finite numbers"),
+    ],
+)
+def test_bad_prompts(predictor, prompt, message):
+    with pytest.raises(RuacError, match=message):
+        predictor.predict(**prompt)
+
+
+def test_the_embedded_default_reads_its_own_answer_and_moves_no_mask():
+    predictor = Predictor()
+    assert predictor.model.head.config.context
+    predictor.set_image(np.random.default_rng(0).integers(256, size=(60, 80, 3), dtype=np.uint8))
+    answer = predictor.predict(points=[[40, 30]], labels=[1])
+    assert answer.uncertainty.shape == (3, 60, 80)
+    assert answer.uncertainty.min() >= 0
+    assert answer.uncertainty.max() <= 1
+    agree = (answer.probability > 0.5) == answer.masks  # but for the last digit at the contour itself
+    assert agree.mean() > 0.99

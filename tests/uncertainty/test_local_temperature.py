@@ -1,0 +1,120 @@
+"""The context scale: what it reads, that it moves no mask, and that it can learn what the variance cannot."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ruac.backbone.outputs import Decoded
+from ruac.base.errors import RuacError
+from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty.local_temperature import GRID, INPUTS, ContextScale, LocalScale, _neighbourhood, context_inputs
+
+
+def answer(n=3, side=16, seed=0):
+    torch.manual_seed(seed)
+    pixel, weights = torch.randn(n, 8, side, side), torch.randn(n, 4, 8)
+    return Decoded(
+        logits=torch.einsum("nkc,nchw->nkhw", weights, pixel),
+        iou=torch.rand(n, 4),
+        object_score=torch.ones(n, 1),
+        mask_tokens=torch.randn(n, 4, 16),
+        pixel_tokens=pixel,
+        mask_weights=weights,
+    )
+
+
+def head_with_context(posterior="signed"):
+    config = HeadConfig(posterior=posterior, context=True, context_hidden=8)
+    head = build_head(config, token_dim=16, channels=8)
+    nn.init.normal_(head.context.network[-1].weight, std=0.5)  # as if trained
+    return head
+
+
+def test_inputs_are_those_named_and_of_the_chosen_token():
+    decoded, index = answer(), torch.tensor([2, 0, 3])
+    inputs = context_inputs(decoded.logits, decoded.iou, index)
+    assert inputs.shape == (3, len(INPUTS), 16, 16)
+    named = dict(zip(INPUTS, inputs.unbind(1), strict=True))
+    for n, k in enumerate(index.tolist()):
+        own = decoded.logits[n, k]
+        torch.testing.assert_close(named["logit"][n], torch.tanh(own / 4))
+        torch.testing.assert_close(named["share of the map"][n], (own.sigmoid().mean() + 1e-4).log().expand_as(own))
+        torch.testing.assert_close(named["predicted IoU"][n], decoded.iou[n, k].expand_as(own))
+        torch.testing.assert_close(
+            named["disagreement"][n], 2 * torch.stack([x.sigmoid() for x in decoded.logits[n, 1:]]).std(0)
+        )
+
+
+@pytest.mark.parametrize("share", [0.08, 0.24])
+def test_a_neighbourhood_is_the_mean_of_what_lies_inside(share):
+    maps = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    found = _neighbourhood(maps, share)[0, 0]
+    half = (2 * int(share * 20 / 2) + 1) // 2
+    for y, x in ((0, 0), (10, 7), (19, 3)):
+        square = maps[0, 0, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
+        assert found[y, x].item() == pytest.approx(square.mean().item(), rel=1e-5)
+
+
+def test_a_neighbourhood_hardly_depends_on_the_resolution():
+    coarse = F.avg_pool2d(torch.rand(1, 1, GRID, GRID, generator=torch.Generator().manual_seed(1)), 5, 1, 2)
+    fine = F.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False)
+    wanted = F.interpolate(_neighbourhood(coarse, 0.24), scale_factor=4, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(_neighbourhood(fine, 0.24), wanted, atol=0.02, rtol=0)
+
+
+def test_training_starts_at_scale_one():
+    decoded, index = answer(), torch.zeros(3, dtype=torch.int64)
+    torch.manual_seed(0)
+    assert ContextScale(8)(decoded.logits, decoded.iou, index).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
+def test_mean_and_variance_are_scaled_and_the_mask_stays(posterior):
+    decoded, head = answer(), head_with_context(posterior)
+    found = head(decoded)
+    mean, variance = found.calibrated()
+    scale = mean / found.mean
+    assert (scale > 0).all()
+    assert scale.std() > 0.05
+    torch.testing.assert_close(variance, scale.square() * found.variance, rtol=1e-4, atol=1e-7)
+    if posterior == "signed":
+        assert torch.equal(found.mean, decoded.logits)
+
+
+def test_a_selected_token_has_the_scale_it_had_among_all():
+    decoded, head = answer(), head_with_context()
+    index = torch.tensor([1, 3, 0])
+    everything, chosen = head(decoded), head(decoded).select(index)
+    rows = torch.arange(3)
+    for all_, one in zip(everything.calibrated(), chosen.calibrated(), strict=True):
+        torch.testing.assert_close(one[:, 0], all_[rows, index])
+    again = LocalScale(head.context, decoded.logits, decoded.iou, index[:, None]).select(
+        torch.zeros(3, dtype=torch.int64)
+    )
+    torch.testing.assert_close(again()[:, 0], everything.local_scale()[rows, index])
+
+
+def test_it_learns_that_whole_masks_are_wrong_which_one_temperature_cannot():
+    """Logits of the same size, half of the masks right and known by their predicted IoU, half of them noise."""
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(64, 4, 8, 8).sign()
+    iou = (torch.arange(64) % 2).float()[:, None].expand(64, 4)
+    right = logits[:, 1] > 0
+    target = torch.where(iou[:, :1, None] > 0, right, torch.rand(64, 8, 8) > 0.5).float()
+    scale, index = ContextScale(16), torch.ones(64, dtype=torch.int64)
+    optimizer = torch.optim.Adam(scale.parameters(), 1e-2)
+    for _ in range(150):
+        loss = F.binary_cross_entropy_with_logits(logits[:, 1] * scale(logits, iou, index)[:, 0].exp(), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # Right for certain in one half, ln 2 in the other; one temperature for both cannot go below 0.56.
+    assert loss.item() < 0.4
+
+
+def test_a_head_without_weibull_factors_refuses_a_context():
+    with pytest.raises(RuacError, match=r"head\.context: expected false for posterior dropout"):
+        HeadConfig(posterior="dropout", context=True).validate()
+    with pytest.raises(RuacError, match=r"head\.context_hidden: expected at least 1, found 0"):
+        HeadConfig(context_hidden=0).validate()

@@ -3,16 +3,22 @@
 import ruac  # noqa: F401, I001  (first of all: it mends torchvision for what is imported below)
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pycocotools import mask as rle
+from safetensors.torch import save_file
 
 from ruac.backbone import Backbone, BackboneConfig, build_backbone
+from ruac.inference.export import export_model
+from ruac.inference.model import UncertainSam
+from ruac.uncertainty import BayesianHead, HeadConfig
 
 torch.set_num_threads(1)
 
@@ -84,6 +90,21 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("needs the data sets in ../shared/data")
     return path
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory, nano, coco_folder):
+    """A folder with backbone.yaml, an export named head, and two domains under domains/."""
+    folder = tmp_path_factory.mktemp("shelf")
+    save_file(nano.sam.state_dict(), folder / "nano.safetensors")
+    backbone = BackboneConfig(kind="nano", checkpoint=str(folder / "nano.safetensors"), image_size=64)
+    (folder / "backbone.yaml").write_text(yaml.safe_dump(vars(backbone)))
+    torch.manual_seed(3)
+    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
+    export_model(UncertainSam(nano, head), backbone, folder / "head", with_backbone=False)
+    for name in ("first", "second"):
+        shutil.copytree(coco_folder, folder / "domains" / name)
+    return folder
 
 
 def _picture(rng: np.random.Generator, *, count: int) -> tuple[np.ndarray, list[np.ndarray]]:

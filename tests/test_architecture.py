@@ -15,7 +15,7 @@ WINGS = {
     "backbone": "SAM 2 behind `encode` and `decode`; prompts",
     "uncertainty": "heads, posteriors, maps",
     "inference": "model, looks, corrections, export, `Predictor`",
-    "evaluation": "the prompt path and scoring; `metrics`, `sweep`, `report`",
+    "evaluation": "the prompt path and scoring; `metrics`, `results`, `sweep`, `report`",
     "training": "engine, tasks, objective, curriculum; `losses`, `attack`",
     "calibration": "fits to a frozen model",
     "studies": "`experiments`, `reproduce`, `benchmark`, quickstart",
@@ -23,7 +23,7 @@ WINGS = {
 }
 """In the order in which a picture becomes a number: each may import those above it and nothing below."""
 
-ROOMS = {"evaluation": ["metrics", "", "sweep", "report"], "training": ["losses", "attack", ""]}
+ROOMS = {"evaluation": ["metrics", "results", "", "sweep", "report"], "training": ["losses", "attack", ""]}
 """Inside a wing, in their order; "" is the wing's own files."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -53,6 +54,16 @@ class Decoded:
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """``[N, M, h, w]`` to ``[N, M, H, W]``, bilinear as SAM 2 does it."""
     return F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+
+
+def best_candidate(iou: Tensor) -> Tensor:
+    """Token of the multimask candidate of highest predicted IoU (``[N, 4]``), int64 ``[N]`` of 1 to 3."""
+    return iou[:, 1:].argmax(dim=1) + 1
+
+
+def of_token(maps: Tensor, choice: Tensor) -> Tensor:
+    """What ``maps [N, 4, ...]`` holds of token ``choice[n]`` of object n, ``[N, 1, ...]``."""
+    return maps[torch.arange(len(choice), device=choice.device), choice][:, None]
 
 
 def as_prompt(logits: Tensor) -> Tensor:

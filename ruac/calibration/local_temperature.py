@@ -17,8 +17,8 @@ from rich.progress import track
 from torch import Tensor
 
 from ruac.backbone import BackboneConfig, Features, backbone_config, load_backbone
-from ruac.backbone.outputs import as_prompt, upsample
-from ruac.backbone.prompts import first_prompts, random_correction
+from ruac.backbone.clicks import answer_and_correct
+from ruac.backbone.prompts import first_prompts
 from ruac.base.errors import RuacError
 from ruac.base.provenance import environment
 from ruac.data.augment import AugmentConfig
@@ -26,7 +26,7 @@ from ruac.data.open import open_dataset
 from ruac.data.training import TrainingDataConfig, TrainingSet
 from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.inference.export import export_model, exported_backbone, load_exported
-from ruac.inference.model import UncertainSam, predict
+from ruac.inference.model import UncertainSam
 from ruac.training.attack import AttackConfig, build_attacker
 from ruac.training.engine import STREAM_LENGTH
 from ruac.training.losses.band import loss_band
@@ -173,17 +173,13 @@ def _draw(model: UncertainSam, features: Features, masks: Tensor, config: Contex
         return
     side, rows = masks.shape[-1], torch.arange(len(masks), device=masks.device)
     features, prompts = features.gather(torch.zeros_like(rows)), first_prompts(masks, box_share=config.box_share)
-    for left in range(int(torch.randint(config.corrections + 1, ())), -1, -1):
-        decoded = model.backbone.decode(features, prompts)
-        prediction = predict(decoded, model.head)
-        choice = prediction.iou[:, 1:].argmax(dim=1) + 1
-        if left:
-            chosen = prediction.logits[rows, choice][:, None]
-            points, labels = random_correction(masks, upsample(chosen, (side, side))[:, 0] > 0)
-            prompts = prompts.add(points, labels, as_prompt(chosen))
+    corrections = int(torch.randint(config.corrections + 1, ()))
+    *_, (prediction, choice, _) = answer_and_correct(
+        lambda asked: model.decode(features, asked), prompts, masks, corrections=corrections
+    )
     posterior = prediction.posterior.select(choice)
     mean, variance = (x[:, 0] for x in replace(posterior, local_scale=None).calibrated())
-    inputs = context_inputs(prediction.logits.float(), decoded.iou.float(), choice).movedim(1, -1)  # [N, h, w, C]
+    inputs = context_inputs(prediction.logits.float(), prediction.iou.float(), choice).movedim(1, -1)  # [N, h, w, C]
     targets = (soft_targets(masks, side // 4) >= 0.5).float()  # as masks are judged
     for n, band in enumerate(loss_band(targets)):
         place = band.nonzero()

@@ -46,6 +46,11 @@ class AugmentConfig:
                 raise RuacError(f"augment.{name}: {getattr(self, name)}, expected at least 0")
 
 
+def prepare(image: np.ndarray, side: int) -> Tensor:
+    """A picture ``uint8 [H, W, 3]`` as every model here sees it: ``float32 [1, 3, side, side]``, normalised."""
+    return normalise(square(to_tensor(image), side))[None]
+
+
 def to_tensor(image: np.ndarray) -> Tensor:
     """``uint8 [H, W, 3]`` to ``float32 [3, H, W]`` in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ruac.backbone.outputs import Features, as_prompt, upsample
+from ruac.backbone.outputs import Features, as_prompt, best_candidate, upsample
 from ruac.backbone.prompts import (
     BACKGROUND,
     BOX_FIRST,
@@ -159,7 +159,7 @@ def _choose(prediction: Any, upsampled: Tensor | None, truth: np.ndarray, config
     if not config.multimask:
         return torch.zeros(len(truth), dtype=torch.int64, device=prediction.iou.device)
     if upsampled is None:
-        return prediction.iou[:, 1:].argmax(dim=1) + 1
+        return best_candidate(prediction.iou)
     answers, target = upsampled[:, 1:] > 0, torch.from_numpy(truth).to(upsampled.device)[:, None]
     union = (answers | target).sum(dim=(2, 3)).clamp(min=1)
     return ((answers & target).sum(dim=(2, 3)) / union).argmax(dim=1) + 1

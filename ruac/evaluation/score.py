@@ -8,42 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from ruac.backbone import Backbone, Features
-from ruac.backbone.outputs import upsample
-from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.augment import prepare
 from ruac.data.sample import Sample
 from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
 from ruac.evaluation.metrics.band_counts import Band, band_counts
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
+from ruac.evaluation.results.schema import REGIONS
 from ruac.inference.looks import FLIPS, EnsembleSam, FlippedFeatures
 from ruac.inference.model import Prediction, UncertainSam, predict
 from ruac.inference.unccorr import CorrectedSam, corrected
-from ruac.uncertainty.maps import logit_uncertainty
 
-REGIONS = ("image", "band")
-ROW = pa.schema(  # of an object and a model
-    {
-        "domain": pa.string(),
-        "image": pa.string(),
-        "object": pa.string(),
-        "model": pa.string(),
-        "j": pa.float64(),
-        "j_by_click": pa.list_(pa.float64()),
-        "f": pa.float64(),
-        "predicted_iou": pa.float64(),
-        "area": pa.int64(),
-        "clicks": pa.int64(),
-        "band_error": pa.float64(),
-        "band_uncertainty": pa.float64(),
-        "band_counts": pa.list_(pa.int32()),
-        "points": pa.list_(pa.float64()),
-        "labels": pa.list_(pa.int64()),
-    }
-)
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
 MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it
 
@@ -88,7 +66,7 @@ class Encodings:
         """flip: a key of `FLIPS`, or none."""
         key = id(body), flip
         if key not in self._known:
-            pixels = normalise(square(to_tensor(self._image), body.image_size))[None]
+            pixels = prepare(self._image, body.image_size)
             pixels = pixels.flip(FLIPS[flip]) if flip else pixels
             self._known[key] = body.encode(pixels.to(next(body.parameters()).device))
         return self._known[key]
@@ -237,17 +215,15 @@ def _ask(model: UncertainSam, final: Round, encodings: Encodings, keys: list[str
 
 
 def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
-    logit = upsample(prediction.calibrated_logit(final.choice), size)[:, 0]  # [N, H, W]
-    total = logit_uncertainty(logit)
+    maps = prediction.maps(final.choice[:, None], size)
+    total = maps.total[:, 0]  # [N, H, W]
     iou = final.iou.float()
     if prediction.posterior is None:  # vanilla SAM 2: the entropy of its sigmoid, and the authors' stand-in
         standin = (1 - iou).clamp(0, 1)[:, None, None].expand_as(total)
         uncertainty = {"entropy": total, "iou": standin}
     else:
-        own = prediction.posterior.select(final.choice).scores()
-        uncertainty = {"total": total} | {name: upsample(score, size)[:, 0] for name, score in own.items()}
-    probability = logit.sigmoid_()  # in place: a map of all objects at once is slow to get from the system
-    return Answer(final.masks, probability, uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
+        uncertainty = {"total": total} | {name: score[:, 0] for name, score in maps.own.items()}
+    return Answer(final.masks, maps.probability[:, 0], uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
 
 
 def _correct(answer: Answer, truth: np.ndarray) -> Answer:

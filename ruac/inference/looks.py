@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ruac.backbone import Backbone, Decoded, Features
+from ruac.backbone.outputs import best_candidate, of_token
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
 from ruac.base.errors import RuacError
 from ruac.inference.model import Prediction, UncertainSam
@@ -175,8 +176,7 @@ def flip_prompts(prompts: Prompts, flip: str, side: int) -> Prompts:
 
 def _size(decoded: Decoded) -> Tensor:
     """Square root of the area of the candidate of highest predicted IoU, model pixels ``[N]``; at least a cell's."""
-    rows = torch.arange(len(decoded.iou), device=decoded.iou.device)
-    best = decoded.logits[rows, decoded.iou[:, 1:].argmax(dim=1) + 1]  # [N, h, w]
+    best = of_token(decoded.logits, best_candidate(decoded.iou))[:, 0]  # [N, h, w]
     return 4 * (best > 0).sum(dim=(1, 2)).clamp(min=1).sqrt()
 
 

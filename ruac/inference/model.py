@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ruac.backbone import Backbone, Decoded, Features
 from ruac.backbone.prompts import Prompts
+from ruac.inference.answer import Maps, answer_maps
 from ruac.uncertainty import Head, MaskPosterior, probit_logit
 
 
@@ -35,6 +36,10 @@ class Prediction:
             rows = torch.arange(len(choice), device=choice.device)
             return self.logits[rows, choice][:, None].float()
         return probit_logit(*self.posterior.select(choice).calibrated())
+
+    def maps(self, tokens: Tensor, size: tuple[int, int], *, parts: bool = False) -> Maps:
+        """Probability and uncertainty of ``tokens [N, M]`` at the picture's size (H, W), see `answer_maps`."""
+        return answer_maps(self, tokens, size, parts=parts)
 
 
 class UncertainSam(nn.Module):

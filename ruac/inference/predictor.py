@@ -15,12 +15,11 @@ from ruac.backbone.load import ROOT
 from ruac.backbone.outputs import as_prompt, upsample
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
 from ruac.base.errors import RuacError
-from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.augment import prepare
 from ruac.data.sample import read_image
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.unccorr import corrected
-from ruac.uncertainty import decompose, total_uncertainty
 
 DEFAULT = ROOT / "checkpoints" / "ruac_nano"
 
@@ -82,8 +81,8 @@ class Predictor:
             raise RuacError(f"image: {type(image).__name__}, expected an array, a PIL image or a path")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise RuacError(f"image: {image.dtype} {image.shape}, expected uint8 [H, W, 3] in RGB")
-        prepared = normalise(square(to_tensor(image), self.model.image_size))
-        self._features = self.model.encode(prepared[None].to(self.device))
+        prepared = prepare(image, self.model.image_size)
+        self._features = self.model.encode(prepared.to(self.device))
         self._size = image.shape[:2]
 
     @torch.no_grad()
@@ -114,24 +113,18 @@ class Predictor:
         tokens = torch.arange(1, 4) if multimask else torch.arange(1)
         tokens = tokens[prediction.iou[0, tokens].argsort(descending=True).cpu()]
         logits = prediction.logits[:, tokens]
-        calibrated = torch.cat([prediction.calibrated_logit(t.reshape(1).to(self.device)) for t in tokens], dim=1)
-        calibrated = upsample(calibrated, self._size)[0]
-        parts = {}
-        if decomposed and prediction.posterior is not None:
-            mean, variance = (x[:, tokens] for x in prediction.posterior.calibrated())
-            maps = zip(("aleatoric", "epistemic"), decompose(mean, variance), strict=True)
-            parts = {name: _array(upsample(part, self._size)[0]) for name, part in maps}
+        maps = prediction.maps(tokens[None].to(self.device), self._size, parts=decomposed)
         masks = _array(upsample(logits, self._size)[0] > 0)
-        uncertainty = _array(total_uncertainty(calibrated, torch.zeros_like(calibrated)))
+        uncertainty = _array(maps.total[0])
         if correct:
             masks = np.stack([corrected(mask, doubt) for mask, doubt in zip(masks, uncertainty, strict=True)])
         return PredictedMasks(
             masks=masks,
             scores=_array(prediction.iou[0, tokens]),
             logits=_array(as_prompt(logits[0])),
-            probability=_array(calibrated.sigmoid()),
+            probability=_array(maps.probability[0]),
             uncertainty=uncertainty,
-            **parts,
+            **{name: _array(part[0]) for name, part in maps.parts.items()},
         )
 
     def _prompts(

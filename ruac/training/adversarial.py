@@ -12,9 +12,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ruac.backbone import Backbone, load_backbone
+from ruac.backbone.clicks import answer_and_correct
 from ruac.backbone.lora import LoraConfig, add_lora
-from ruac.backbone.outputs import Features, as_prompt, upsample
-from ruac.backbone.prompts import Prompts, first_prompts, random_correction
+from ruac.backbone.outputs import Features, best_candidate, upsample
+from ruac.backbone.prompts import Prompts, first_prompts
 from ruac.base.errors import RuacError
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset
@@ -133,23 +134,21 @@ class AdversarialTask(nn.Module):
         features: gathered per object. masks: ``bool [N, S, S]``; prompts are drawn from them.
         """
         config, steps = self.config, self.config.corrections + 1
-        side = masks.shape[-1]
-        targets = soft_targets(masks, side // 4)
+        targets = soft_targets(masks, masks.shape[-1] // 4)
         prompts = first_prompts(masks, box_share=config.box_share)
         sums: dict[str, Tensor] = {}
-        for step in range(steps):
-            prediction = predict(self.backbone.decode(features, prompts), self.head)
-            choice = prediction.iou[:, 1:].argmax(dim=1) + 1
+        rounds = answer_and_correct(
+            lambda asked: predict(self.backbone.decode(features, asked), self.head),
+            prompts,
+            masks,
+            corrections=config.corrections,
+        )
+        for prediction, choice, _ in rounds:
             if isinstance(self.head, LaplaceHead) and not adversarial:
                 self.head.observe(prediction.decoded, choice)
             terms = objective_terms(prediction, choice, targets, config.loss, phase, adversarial=adversarial)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / steps
-            if step + 1 < steps:
-                rows = torch.arange(len(choice), device=choice.device)
-                chosen = prediction.logits.detach()[rows, choice][:, None]
-                points, labels = random_correction(masks, upsample(chosen, (side, side))[:, 0] > 0)
-                prompts = prompts.add(points, labels, as_prompt(chosen))
         sums["total"] = sum(sums.values())
         return sums
 
@@ -215,7 +214,7 @@ class AdversarialTask(nn.Module):
         truth = attacked.masks[index[:, 0], index[:, 1]] > 0.5
         prompts: Prompts = first_prompts(truth, box_share=self.config.box_share)
         prediction = predict(self.backbone.decode(self._encode_attacked(attacked.images), prompts), self.head)
-        logit = prediction.calibrated_logit(prediction.iou[:, 1:].argmax(dim=1) + 1)
+        logit = prediction.calibrated_logit(best_candidate(prediction.iou))
         side = truth.shape[-1]
         return {
             "attack": attack_panel(first["image"][0], attacked.images[0], truth[0], upsample(logit, (side, side))[0, 0])

@@ -13,12 +13,12 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from ruac.backbone.backbone import Backbone
+from ruac.backbone.clicks import answer_and_correct
 from ruac.backbone.mobilenet import load_imagenet_trunk
 from ruac.backbone.nano import Nano, load_nano, save_nano
-from ruac.backbone.outputs import as_prompt
-from ruac.backbone.prompts import first_prompts, random_correction
+from ruac.backbone.prompts import first_prompts
 from ruac.base.errors import RuacError
-from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.augment import prepare
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset
 from ruac.data.training import TrainingDataConfig, TrainingSet
@@ -80,8 +80,10 @@ class PretrainTask(nn.Module):
         targets = soft_targets(masks, masks.shape[-1] // config.loss_stride)
         prompts = first_prompts(masks, box_share=config.box_share)
         totals: dict[str, Tensor] = {}
-        for step in range(config.corrections + 1):
-            decoded = self.backbone.decode(features, prompts)
+        rounds = answer_and_correct(
+            lambda asked: self.backbone.decode(features, asked), prompts, masks, corrections=config.corrections
+        )
+        for decoded, _, prompts in rounds:
             logits = _resize(decoded.logits, targets.shape[-1])
             unambiguous = (prompts.labels >= 0).sum(dim=1) > 1  # a box, or more than one click
             terms = segmentation_loss(
@@ -89,11 +91,6 @@ class PretrainTask(nn.Module):
             )
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + value.mean() / (config.corrections + 1)
-            if step < config.corrections:
-                chosen = _chosen(decoded.logits, decoded.iou).detach()
-                predicted = _resize(chosen, masks.shape[-1])[:, 0] > 0
-                points, labels = random_correction(masks, predicted)
-                prompts = prompts.add(points, labels, as_prompt(chosen))
         return {"loss": sum(totals.values())} | totals
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -127,7 +124,7 @@ class PretrainTask(nn.Module):
         for index in spread[accelerator.process_index :: accelerator.num_processes]:
             sample = self.validation[index]
             side = self.backbone.image_size
-            image = normalise(square(to_tensor(sample.image), side))[None].to(accelerator.device)
+            image = prepare(sample.image, side).to(accelerator.device)
             features = self.backbone.encode(image)
             rounds = prompt_objects(
                 self.backbone.decode,
@@ -153,12 +150,6 @@ def _resize(maps: Tensor, side: int) -> Tensor:
     if maps.shape[-1] == side:
         return maps
     return F.interpolate(maps.float(), (side, side), mode="bilinear", align_corners=False)
-
-
-def _chosen(logits: Tensor, iou: Tensor) -> Tensor:
-    """The candidate with the highest predicted IoU, ``[N, 1, h, w]``."""
-    best = iou[:, 1:].argmax(dim=1) + 1
-    return logits[torch.arange(len(logits), device=logits.device), best][:, None]
 
 
 def pretrain(config: PretrainConfig, *, resume: bool, save: str | None = None) -> Path:

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from ruac.base.errors import RuacError
-from ruac.calibration import temperature as calibration
-from ruac.calibration.temperature import TemperatureFitConfig, draw_pixels, read_temperature, run_fit
+from ruac.calibration import temperature as fit
+from ruac.calibration.temperature import TemperatureFitConfig, draw_pixels, run_fit
 from ruac.data.open import open_dataset
-from ruac.evaluation import score as evaluate
+from ruac.evaluation import score
 from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import answer_image
 from ruac.inference.model import UncertainSam
+from ruac.inference.temperature_file import read_temperature
 from ruac.uncertainty.temperature import temperature_nll
 
 PROTOCOL = ProtocolConfig(clicks=2)
@@ -48,7 +49,7 @@ def test_draws_are_bounded_equal_among_objects_and_repeatable(nano, coco_folder,
     assert len(first[0]) == 3 * 60
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], draw_pixels(nano, dataset, config(images=3, pixels=60, seed=1))[0])
-    monkeypatch.setattr(evaluate, "BLOCK", 1)
+    monkeypatch.setattr(score, "BLOCK", 1)
     one_by_one = draw_pixels(nano, dataset, wanted)
     assert torch.allclose(one_by_one[0], first[0], atol=1e-3)
     assert torch.equal(one_by_one[1], first[1])
@@ -62,7 +63,7 @@ def test_the_file_says_what_was_fitted_on_what(shelf, coco_folder, tmp_path, nan
         asked.append((dataset.name, len(dataset), config.region))
         return logits, target
 
-    monkeypatch.setattr(calibration, "draw_pixels", drawn)
+    monkeypatch.setattr(fit, "draw_pixels", drawn)
     places = {
         "source": f"{coco_folder}@train",
         "backbone": str(shelf / "backbone.yaml"),

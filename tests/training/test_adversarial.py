@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState, GradientState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import default_collate
 
-from ruac.backbone import Backbone
+from ruac.backbone import Backbone, clicks
 from ruac.backbone.nano import Nano
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, OBJECT
 from ruac.base.errors import RuacError
@@ -183,9 +183,9 @@ def test_prompts_lie_on_the_warped_object_and_say_what_is_there(monkeypatch):
         corrected.append((masks, points, labels))
         return points, labels
 
-    adversarial_first, adversarial_correct = adversarial.first_prompts, adversarial.random_correction
+    adversarial_first, adversarial_correct = adversarial.first_prompts, clicks.random_correction
     monkeypatch.setattr(adversarial, "first_prompts", first)
-    monkeypatch.setattr(adversarial, "random_correction", correct)
+    monkeypatch.setattr(clicks, "random_correction", correct)
     task = make_task(kind="random_deformation", corrections=2)
     task.attacker.deformation.config.epsilon = 0.25
     batch = make_batch(task, size=3)

@@ -7,16 +7,17 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ruac.base.files import write_text
-from ruac.evaluation.report.columns import COLUMNS, DOTS, MASK_SCORES, SHOWN_FIRST
 from ruac.evaluation.report.curves import curve_charts
-from ruac.evaluation.report.load import REGIONS, Results, load_results
 from ruac.evaluation.report.mask_scores import mask_scores
 from ruac.evaluation.report.overlay import uncertainty_colors
 from ruac.evaluation.report.overview import metric_charts, radar
-from ruac.evaluation.report.panels import CASES, Panel, load_panels
+from ruac.evaluation.report.panels import Panel, load_panels
 from ruac.evaluation.report.robustness import robust_groups, robustness
 from ruac.evaluation.report.statements import statements
 from ruac.evaluation.report.tables import domain_table, glance
+from ruac.evaluation.results.load import Results, load_results
+from ruac.evaluation.results.names import COLUMNS, DOTS, MASK_SCORES, REGIONS, SHOWN_FIRST
+from ruac.evaluation.results.schema import CASES
 
 
 def build_report(results_dir: str | Path, out_path: str | Path | None = None, title: str | None = None) -> Path:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.metrics.significance import Interval, paired_bootstrap, wilcoxon
-from ruac.evaluation.report.columns import COLUMNS, SHOWN_FIRST
-from ruac.evaluation.report.load import Results, load_results
+from ruac.evaluation.results.load import Results, load_results
+from ruac.evaluation.results.names import COLUMNS, SHOWN_FIRST
 
 PLACE = ["domain", "image", "object"]
 PLACES_ONLY = ("replay", "limit")  # of a protocol: what they lead to is in the hashes of clicks and images

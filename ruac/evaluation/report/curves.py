@@ -14,8 +14,8 @@ from ruac.base.errors import RuacError
 from ruac.evaluation.metrics.bins import UNCERTAINTY_EDGES
 from ruac.evaluation.metrics.curves import pavpu, quadrants, reliability_curve, risk_coverage_curve
 from ruac.evaluation.metrics.reliability import ReliabilitySums
-from ruac.evaluation.report.load import Entry, Results
 from ruac.evaluation.report.svg import Series, line_chart
+from ruac.evaluation.results.load import Entry, Results
 
 THRESHOLDS = np.linspace(0.0, 1.0, 41)
 _LARGE = (460, 394)  # two small charts and the gap between them, so that text has one size

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ruac.evaluation.metrics.scores import score_quality, score_sums
-from ruac.evaluation.report.columns import MASK_SCORES
-from ruac.evaluation.report.load import Results
 from ruac.evaluation.report.svg import Series, binned_chart
 from ruac.evaluation.report.tables import cells
+from ruac.evaluation.results.load import Results
+from ruac.evaluation.results.names import MASK_SCORES
 
 _CLOUD = 400
 _EDGES = np.linspace(0.0, 1.0, 11)

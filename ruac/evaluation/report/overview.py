@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from ruac.evaluation.report.columns import COLUMNS, RADAR, Column
-from ruac.evaluation.report.load import Entry, Results
 from ruac.evaluation.report.svg import Series, dot_chart, radar_chart
+from ruac.evaluation.results.load import Entry, Results
+from ruac.evaluation.results.names import COLUMNS, RADAR, Column
 
 _LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 

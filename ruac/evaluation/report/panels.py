@@ -18,7 +18,6 @@ from scipy.ndimage import binary_erosion
 from ruac.base.errors import RuacError
 from ruac.evaluation.report.overlay import NEGATIVE_COLOR, POSITIVE_COLOR, paint_mask, paint_uncertainty
 
-CASES = ("worst", "overconfident", "best")
 TRUTH_COLOR = (0.16, 0.66, 0.36)
 MISSED_COLOR = (0.48, 0.20, 0.86)
 EXCESS_COLOR = (0.98, 0.45, 0.05)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from ruac.evaluation.report.columns import COLUMNS, ROBUST, Column
-from ruac.evaluation.report.load import Results
 from ruac.evaluation.report.svg import Series, line_chart
 from ruac.evaluation.report.tables import cells
+from ruac.evaluation.results.load import Results
+from ruac.evaluation.results.names import COLUMNS, ROBUST, Column
 
 
 def robustness(results: Results, region: str) -> list[dict]:

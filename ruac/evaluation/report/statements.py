@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import wilcoxon
 
-from ruac.evaluation.report.columns import COLUMNS, Column
-from ruac.evaluation.report.load import REGIONS, Results
+from ruac.evaluation.results.load import Results
+from ruac.evaluation.results.names import COLUMNS, REGIONS, Column
 
 _FEWEST_FOR_TEST = 6  # below this the two-sided signed-rank test cannot reach p < 0.05
 _FEWEST_TO_AGREE = 3

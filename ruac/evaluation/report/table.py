@@ -13,8 +13,8 @@ import numpy as np
 from ruac.base.errors import RuacError
 from ruac.base.files import write_text
 from ruac.evaluation.metrics.significance import wilcoxon
-from ruac.evaluation.report.columns import COLUMNS
-from ruac.evaluation.report.load import read_table
+from ruac.evaluation.results.load import read_table
+from ruac.evaluation.results.names import COLUMNS
 
 METRICS = ("jf", "ece", "auroc", "aurc")
 LEVEL = 0.05

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ruac.evaluation.report.columns import COLUMNS, GLANCE, Column
-from ruac.evaluation.report.load import COUNTS, Entry, Results
+from ruac.evaluation.results.load import COUNTS, Entry, Results
+from ruac.evaluation.results.names import COLUMNS, GLANCE, Column
 
 
 def marks(values: np.ndarray, column: Column) -> list[str]:

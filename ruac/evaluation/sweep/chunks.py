@@ -19,7 +19,8 @@ import pyarrow as pa
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.score import ROW, Scores
+from ruac.evaluation.results.schema import ROW
+from ruac.evaluation.score import Scores
 
 SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
 SAVE_SHARE = 20  # of the time goes into saving at most one part in so many

@@ -14,9 +14,9 @@ from accelerate import PartialState
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.score import ROW, Scores, evaluate_image
+from ruac.evaluation.results.schema import CASES, ROW
+from ruac.evaluation.score import Scores, evaluate_image
 from ruac.evaluation.sweep.claims import Job, image_names, jobs_left
-from ruac.evaluation.sweep.panels import CASES
 from ruac.evaluation.sweep.runner import Sweep, SweepConfig, open_sweep
 
 FILLED = 2  # sums of a whole domain take about twice the space of those of two images

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.score import ROW
+from ruac.evaluation.results.schema import ROW
 from ruac.evaluation.sweep.chunks import Names, load_chunk
 
 GROUP = 1 << 11  # rows that are written at a time, or those of one image, if it has more

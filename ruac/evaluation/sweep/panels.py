@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ruac.base.files import atomic_path
+from ruac.evaluation.results.schema import CASES
 from ruac.evaluation.score import Encodings, answer_image, objects_of
 
 if TYPE_CHECKING:
     from ruac.evaluation.sweep.runner import Sweep
-
-CASES = ("worst", "best", "overconfident")
 
 
 class Panel(NamedTuple):
@@ -71,5 +70,10 @@ def _cases(rows: pd.DataFrame, count: int) -> list[tuple[str, Any]]:
     best = rows.sort_values("j", ascending=False, kind="stable")
     worst = rows.sort_values("j", kind="stable")
     overconfidence = (rows.band_error - rows.band_uncertainty).sort_values(ascending=False, kind="stable")
-    chosen = (worst.head(count), best.head(count), rows.loc[overconfidence.head(count).index])
-    return [(case, row) for case, own in zip(CASES, chosen, strict=True) for row in own.itertuples()]
+    chosen = {
+        "worst": worst.head(count),
+        "best": best.head(count),
+        "overconfident": rows.loc[overconfidence.head(count).index],
+    }
+    assert set(chosen) == set(CASES)
+    return [(case, row) for case, own in chosen.items() for row in own.itertuples()]

@@ -13,8 +13,8 @@ from ruac.base.errors import RuacError
 from ruac.base.files import sha256
 from ruac.data.sample import Record
 from ruac.evaluation.protocol import ProtocolConfig
+from ruac.evaluation.results.schema import OBJECTS
 
-OBJECTS = "objects.parquet"
 Clicks = Callable[[str, Record], tuple[np.ndarray, np.ndarray]]
 
 

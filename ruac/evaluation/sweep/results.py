@@ -20,19 +20,18 @@ from ruac.base.provenance import environment
 from ruac.data.synthetic.corruptions import CORRUPTIONS, parse_corruption
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.metrics.curves import rss
+from ruac.evaluation.results.schema import DOMAINS, MANIFEST, OBJECTS
 from ruac.evaluation.sweep.chunks import Names, finished_images
 from ruac.evaluation.sweep.claims import hash_names
 from ruac.evaluation.sweep.merge import merge_chunks, open_rows
 from ruac.evaluation.sweep.methods import is_vanilla
 from ruac.evaluation.sweep.panels import Panel, choose_panels
-from ruac.evaluation.sweep.replay import OBJECTS, replay_hash
+from ruac.evaluation.sweep.replay import replay_hash
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam
 
 if TYPE_CHECKING:
     from ruac.evaluation.sweep.runner import Sweep
-
-DOMAINS, MANIFEST = "domains.csv", "manifest.json"
 
 
 class Merged(NamedTuple):

@@ -18,7 +18,8 @@ import torch
 
 from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
 from ruac.evaluation.protocol import ProtocolConfig
-from ruac.evaluation.score import ROW, Scores, evaluate_image
+from ruac.evaluation.results.schema import ROW
+from ruac.evaluation.score import Scores, evaluate_image
 from ruac.evaluation.sweep import chunks
 from ruac.evaluation.sweep.chunks import Chunk, ChunkWriter, chunk_path, save_chunk
 from ruac.evaluation.sweep.merge import merge_chunks, open_rows

@@ -21,8 +21,8 @@ PARTS = {  # folder or file, and function ("": all)
     "encode": ("backbone/backbone.py", "encode"),
     "decode": ("backbone/backbone.py", "decode"),
     "head and maps": ("uncertainty/", ""),
-    "clicks": ("prompts.py", ""),
-    "metrics": ("metrics/", ""),
+    "clicks": ("backbone/prompts.py", ""),
+    "metrics": ("evaluation/metrics/", ""),
 }
 REST = "upsampling and the rest"
 

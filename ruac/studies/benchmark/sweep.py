@@ -14,7 +14,7 @@ import torch
 from ruac.backbone import Backbone, Features
 from ruac.backbone.outputs import as_prompt
 from ruac.backbone.prompts import OBJECT, Prompts, central_pixel
-from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.augment import prepare
 from ruac.data.open import open_dataset
 from ruac.data.write import write_coco
 from ruac.evaluation.protocol import ProtocolConfig
@@ -52,7 +52,7 @@ def _measure(case: Case, repeats: int) -> dict[str, float]:
 def _works(case: Case, folder: Path) -> dict[str, Callable[[], None]]:
     model, protocol, scores = case.model(), ProtocolConfig(), Scores()
     dataset = open_dataset(folder)
-    images = normalise(square(to_tensor(dataset[0].image), case.side))[None]
+    images = prepare(dataset[0].image, case.side)
     features = model.backbone.encode(images)
     clicks = np.array([central_pixel(mask) for mask in dataset[0].masks])
 

@@ -17,10 +17,10 @@ from accelerate import PartialState
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from ruac.backbone.outputs import Features, upsample
+from ruac.backbone.outputs import Features
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256
-from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.augment import prepare
 from ruac.evaluation.metrics import jaccard
 from ruac.evaluation.metrics.region import BAND_MIN_RADIUS, BAND_SHARE
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
@@ -33,7 +33,6 @@ from ruac.studies.experiments.bootstrap import interval, resampling_weights
 from ruac.studies.experiments.outputs import write_outputs
 from ruac.studies.experiments.people import Photograph, disagreement, disputed_objects, open_photographs
 from ruac.studies.experiments.stratified import contour_distance, measure, strata
-from ruac.uncertainty import decompose, total_uncertainty
 
 FOUND = 0.5
 """J with the prompted region from which on an object counts as found."""
@@ -90,13 +89,8 @@ def uncertainty_maps(model: UncertainSam, final: Round, size: tuple[int, int]) -
     "epistemic", and the posterior's own scores.
     """
     prediction = predict(final.prediction.decoded, model.head)
-    logit = upsample(prediction.calibrated_logit(final.choice), size)
-    total = total_uncertainty(logit, torch.zeros_like(logit))
-    maps = {"entropy" if prediction.posterior is None else "total": total}
-    if prediction.posterior is not None:
-        posterior = prediction.posterior.select(final.choice)
-        parts = zip(("aleatoric", "epistemic"), decompose(*posterior.calibrated()), strict=True)
-        maps |= {name: upsample(part, size) for name, part in (*parts, *posterior.scores().items())}
+    answer = prediction.maps(final.choice[:, None], size, parts=True)
+    maps = {"entropy" if prediction.posterior is None else "total": answer.total} | answer.parts | answer.own
     return {name: values[:, 0].float().cpu().numpy() for name, values in maps.items()}
 
 
@@ -174,7 +168,7 @@ def collect(photographs: list[Photograph], models: dict[str, UncertainSam], conf
 def _encode(image: np.ndarray, models: dict[str, UncertainSam]) -> dict[int, Features]:
     features = {}
     for body in {id(model.backbone): model.backbone for model in models.values()}.values():
-        pixels = normalise(square(to_tensor(image), body.image_size))[None]
+        pixels = prepare(image, body.image_size)
         features[id(body)] = body.encode(pixels.to(next(body.parameters()).device))
     return features
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ruac.backbone import load_backbone
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
-from ruac.data.augment import normalise, square, to_tensor
+from ruac.data.augment import prepare
 from ruac.data.sample import Sample
 from ruac.data.synthetic.shifts import SHIFTS
 from ruac.training.adversarial import AdversarialTask, TrainConfig
@@ -39,7 +39,7 @@ def to_scene(image: np.ndarray, masks: np.ndarray, like: Tensor) -> Scene:
     """``uint8 [H, W, 3]`` and ``bool [K, H, W]`` at the side and on the device of `like`."""
     side = like.shape[-1]
     resized = F.interpolate(torch.from_numpy(masks)[None].float(), (side, side), mode="area")[0] >= 0.5
-    return Scene(normalise(square(to_tensor(image), side))[None].to(like.device), resized.to(like.device))
+    return Scene(prepare(image, side).to(like.device), resized.to(like.device))
 
 
 Perturbation = Callable[[Sample, Scene, Tensor, np.random.Generator], Scene]

@@ -10,6 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ruac.backbone import Backbone, Decoded, Features
+from ruac.backbone.outputs import best_candidate
 from ruac.backbone.prompts import Prompts
 
 STABILITY_DELTA = 0.05
@@ -59,7 +60,7 @@ def fall_back(decoded: Decoded, stability: float) -> Decoded:
     single = decoded.logits[:, 0].flatten(1)
     inner, outer = ((single > delta).sum(dim=1) for delta in (STABILITY_DELTA, -STABILITY_DELTA))
     score = torch.where(outer > 0, inner / outer.clamp(min=1), 1.0)
-    source = torch.where(score >= stability, 0, decoded.iou[:, 1:].argmax(dim=1) + 1)  # [N]
+    source = torch.where(score >= stability, 0, best_candidate(decoded.iou))  # [N]
     rows = torch.arange(len(source), device=source.device)
 
     def replaced(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256, write_text
-from ruac.evaluation.sweep.results import MANIFEST
+from ruac.evaluation.results.schema import MANIFEST
 from ruac.studies.reproduce.plan import VANILLA, Model, PlanConfig, SweepPlan
 
 MEMBERS = "members.json"

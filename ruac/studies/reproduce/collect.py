@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ruac.base.errors import RuacError
-from ruac.evaluation.report.load import Results, load_results
+from ruac.evaluation.results.load import Results, load_results
 from ruac.studies.reproduce.batches import Batches
 from ruac.studies.reproduce.plan import VANILLA, PlanConfig, SweepPlan
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ruac.evaluation.metrics.band_counts import BINS
 from ruac.evaluation.metrics.significance import paired_bootstrap, pooled_bootstrap, wilcoxon
-from ruac.evaluation.report.columns import COLUMNS
+from ruac.evaluation.results.names import COLUMNS
 from ruac.studies.reproduce.collect import PLACE, Collected
 
 METRICS = ("jf", "j", "f", "ece", "auroc", "aupr", "aurc", "prr", "pavpu", "rss", "pcc", "brier", "nll")

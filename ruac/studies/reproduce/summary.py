@@ -9,8 +9,7 @@ import pandas as pd
 
 from ruac.base.errors import RuacError
 from ruac.base.files import write_text
-from ruac.evaluation.report.columns import COLUMNS, Column
-from ruac.evaluation.report.load import REGIONS
+from ruac.evaluation.results.names import COLUMNS, REGIONS, Column
 from ruac.studies.reproduce.collect import Collected, collect
 from ruac.studies.reproduce.compare import (
     OBJECT_SCORES,

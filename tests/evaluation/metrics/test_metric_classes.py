@@ -159,7 +159,7 @@ def test_minmax_object_ece_by_hand():
     expected = sum(abs(stretched[i].mean() - j[i].mean()) * i.mean() for i in parts if i.any())
     assert _value(_updated("MinMaxObjectECE", batches))[""] == pytest.approx(expected, abs=2e-3)
     ones = np.ones(len(j))
-    exact = ours.objects.minmax_object_ece(ones, j, confidence, low=confidence.min(), high=confidence.max())
+    exact = ours.scores.minmax_object_ece(ones, j, confidence, low=confidence.min(), high=confidence.max())
     assert exact == pytest.approx(expected, abs=1e-12)
     with pytest.raises(ValueError, match="confidence: expected values"):
         ours.MinMaxObjectECE().update(torch.tensor([1.2]), torch.tensor([0.5]))

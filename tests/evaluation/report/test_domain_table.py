@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from ruac.base.errors import RuacError
-from ruac.evaluation.report.columns import COLUMNS, Column
-from ruac.evaluation.report.load import COUNTS, load_results
 from ruac.evaluation.report.tables import marks
+from ruac.evaluation.results.load import COUNTS, load_results
+from ruac.evaluation.results.names import COLUMNS, Column
 
 
 def number(cell):

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from ruac.evaluation.report.load import load_results
 from ruac.evaluation.report.mask_scores import mask_scores
+from ruac.evaluation.results.load import load_results
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ruac.evaluation.report.columns import COLUMNS, RADAR
-from ruac.evaluation.report.load import load_results
 from ruac.evaluation.report.overview import gain, radar
 from ruac.evaluation.report.svg import Series, radar_chart
+from ruac.evaluation.results.load import load_results
+from ruac.evaluation.results.names import COLUMNS, RADAR
 
 
 @pytest.fixture

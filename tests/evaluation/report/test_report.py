@@ -12,9 +12,9 @@ import pytest
 from ruac.base.errors import RuacError
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.report import build, build_report
-from ruac.evaluation.report.columns import COLUMNS, MASK_SCORES
-from ruac.evaluation.report.load import load_results
 from ruac.evaluation.report.panels import load_panels
+from ruac.evaluation.results.load import load_results
+from ruac.evaluation.results.names import COLUMNS, MASK_SCORES
 
 WORDS = Path(build.__file__).parent / "templates" / "words.j2"
 

@@ -5,7 +5,7 @@ import pytest
 
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.report.curves import THRESHOLDS, Counts, _lines, curve_charts
-from ruac.evaluation.report.load import Entry, load_results
+from ruac.evaluation.results.load import Entry, load_results
 
 ENTRY = Entry("m", "total", "m", 0, 0)
 

@@ -7,9 +7,9 @@ import pytest
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.report import build_report
-from ruac.evaluation.report.columns import COLUMNS
-from ruac.evaluation.report.load import load_results
 from ruac.evaluation.report.robustness import robust_groups, robustness
+from ruac.evaluation.results.load import load_results
+from ruac.evaluation.results.names import COLUMNS
 
 DOMAINS = ("leaves", "roads")
 FOG = (("fog", "1", 1), ("fog", "5", 5), ("rain", "heavy", 3))

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ruac.evaluation.report.columns import COLUMNS
-from ruac.evaluation.report.load import load_results
 from ruac.evaluation.report.statements import statements
+from ruac.evaluation.results.load import load_results
+from ruac.evaluation.results.names import COLUMNS
 
 
 def compared(results, ours, theirs, model="ruac"):

@@ -1,22 +1,13 @@
 """What tests of whole sweeps share: two models, two tiny domains, and one finished sweep over them."""
 
-import shutil
-
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-import yaml
 from accelerate.state import AcceleratorState
-from safetensors.torch import save_file
 
-from ruac.backbone import BackboneConfig
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.sweep import chunks, runner
 from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, run_sweep
-from ruac.inference.export import export_model
-from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
 
 load_models = runner.load_models
 loaded = {}
@@ -27,21 +18,6 @@ def load_once(config, device):
     if repr(config.models) not in loaded:
         loaded[repr(config.models)] = load_models(config, device)
     return loaded[repr(config.models)]
-
-
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory, nano, coco_folder):
-    """A folder with backbone.yaml, an export named head, and two domains under domains/."""
-    folder = tmp_path_factory.mktemp("shelf")
-    save_file(nano.sam.state_dict(), folder / "nano.safetensors")
-    backbone = BackboneConfig(kind="nano", checkpoint=str(folder / "nano.safetensors"), image_size=64)
-    (folder / "backbone.yaml").write_text(yaml.safe_dump(vars(backbone)))
-    torch.manual_seed(3)
-    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
-    export_model(UncertainSam(nano, head), backbone, folder / "head", with_backbone=False)
-    for name in ("first", "second"):
-        shutil.copytree(coco_folder, folder / "domains" / name)
-    return folder
 
 
 def config_for(shelf, out):

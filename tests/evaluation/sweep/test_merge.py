@@ -8,7 +8,7 @@ import torch
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.score import ROW
+from ruac.evaluation.results.schema import ROW
 from ruac.evaluation.sweep import merge
 from ruac.evaluation.sweep.chunks import Chunk, ChunkWriter, chunk_path, load_chunk, save_chunk
 from ruac.evaluation.sweep.merge import merge_chunks, open_rows

@@ -11,11 +11,11 @@ from scipy.special import expit
 from ruac.backbone import Backbone, load_backbone
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
-from ruac.calibration import temperature as calibration
+from ruac.calibration import temperature as fit
 from ruac.calibration.temperature import TemperatureFitConfig, run_fit
 from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.open import open_dataset
-from ruac.evaluation import score as evaluate
+from ruac.evaluation import score
 from ruac.evaluation.metrics import boundary_f, jaccard
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
@@ -110,7 +110,7 @@ def test_jitter_depends_on_the_object_and_not_on_its_company(models, sample, mon
 
 
 def test_images_are_encoded_once_per_flip_and_objects_decoded_in_blocks(models, sample, make_nano, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 2)
+    monkeypatch.setattr(score, "BLOCK", 2)
     body, calls = make_nano(), {"encode": 0, "decode": []}
     encode, decode = body.encode, body.decode
 
@@ -190,7 +190,7 @@ def test_entries_of_a_sweep(shelf, coco_folder, tmp_path, monkeypatch):
     backbone, out = str(shelf / "backbone.yaml"), str(tmp_path / "temperature.json")
     logits = torch.randn(1000)
     pixels = logits, torch.rand(1000) < (logits / 2).sigmoid()
-    monkeypatch.setattr(calibration, "draw_pixels", lambda *_: pixels)
+    monkeypatch.setattr(fit, "draw_pixels", lambda *_: pixels)
     run_fit(TemperatureFitConfig(source=str(coco_folder), backbone=backbone, out=out, cpu=True))
     vanilla = load_model(entry(backbone=backbone))
     assert type(vanilla) is UncertainSam

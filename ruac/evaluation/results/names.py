@@ -1,4 +1,4 @@
-"""How each metric of a sweep is named, scaled and ranked in a report."""
+"""How each metric and region of a sweep is named, scaled and ranked: once, for reports, tables and summaries."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ COLUMNS = {
         Column("pixels", "pixels", digits=0),
     )
 }
+REGIONS = {"image": "whole image", "band": "band around the object"}
 SHOWN_FIRST = ("jf", "ece", "auroc", "aurc", "prr")
 GLANCE = ("jf", "ece", "brier", "nll", "auroc", "fpr95", "aurc", "prr", "pcc", "rss")
 DOTS = ("jf", "ece", "brier", "auroc", "aurc", "prr")

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ruac.base.errors import RuacError
-from ruac.evaluation.report.columns import COLUMNS, Column
+from ruac.evaluation.results.names import COLUMNS, REGIONS, Column
+from ruac.evaluation.results.schema import DOMAINS, KEYS, MANIFEST, OBJECTS
 
-KEYS = ("domain", "model", "score", "region")
-REGIONS = {"image": "whole image", "band": "band around the object"}
 SCORES = {"iou": "1 - predicted IoU"}  # any other is called what it is
 COUNTS = ("images", "objects")
 UNSHOWN = ("failed",)
@@ -139,7 +138,7 @@ def load_results(folder: Path) -> Results:
     """Read and check a sweep's folder. Raises `RuacError` naming what is missing."""
     if not folder.is_dir():
         raise RuacError(f"{folder}: results folder not found")
-    manifest = _read(folder / "manifest.json", lambda path: json.loads(path.read_text(encoding="utf-8")))
+    manifest = _read(folder / MANIFEST, lambda path: json.loads(path.read_text(encoding="utf-8")))
     for key, kind in (("protocol", dict), ("models", list), ("domains", list), ("environment", dict)):
         if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
             raise RuacError(f"{folder / 'manifest.json'}: missing key '{key}', expected a {kind.__name__}")
@@ -148,7 +147,7 @@ def load_results(folder: Path) -> Results:
             if not isinstance(item, dict) or "name" not in item:
                 raise RuacError(f"{folder / 'manifest.json'}: {key}[{index}]: missing key 'name'")
 
-    path = folder / "domains.csv"
+    path = folder / DOMAINS
     table = _read(path, read_table)
     _need(path, table, KEYS)
     values = table.set_index(list(KEYS)).select_dtypes("number").astype(float)
@@ -159,13 +158,13 @@ def load_results(folder: Path) -> Results:
     listed, found = {m["name"] for m in manifest["models"]}, set(values.index.get_level_values("model"))
     if listed != found:
         name = sorted(listed ^ found)[0]
-        lacking = "domains.csv" if name in listed else "manifest.json"
+        lacking = DOMAINS if name in listed else MANIFEST
         raise RuacError(f"{folder / lacking}: model '{name}' is missing")
 
-    path = folder / "objects.parquet"
+    path = folder / OBJECTS
     objects = _read(path, pd.read_parquet)
     _need(path, objects, _OBJECT_COLUMNS)
-    corrupted = _corrupted(folder / "manifest.json", manifest)
+    corrupted = _corrupted(folder / MANIFEST, manifest)
     references = [domain for domain in table.domain[table.reference].unique() if domain not in corrupted]
     return Results(folder, manifest, values, objects, references, corrupted)
 

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
@@ -34,7 +35,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
         if not separator or not key:
             raise RuacError(f"override {item!r}: expected key=value")
         try:
-            layers.append((f"override {item!r}", OmegaConf.from_dotlist([item])))
+            layers.append((f"override {item!r}", _override(cls, item)))
         except (YAMLError, OmegaConfBaseException) as error:
             raise RuacError(f"override {item!r}: not a readable value: {_one_line(error)}") from error
     return _build(cls, layers)
@@ -50,6 +51,42 @@ def config_from(cls: type[T], values: Any, source: str) -> T:
 def save_config(config: Any, path: str | Path) -> None:
     """Write every resolved value of a config dataclass as YAML, atomically."""
     write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _override(cls: type, item: str) -> DictConfig:
+    """``key=value`` as a layer. Where text is expected, it is what was typed: ``#``, ``:``, 010 and no are no YAML."""
+    key, _, typed = item.partition("=")
+    kind = _kind(cls, key.split("."))
+    if kind is not None and (kind is str or str in get_args(kind)):
+        value: Any = _unquoted(typed)
+        if typed == "null" and type(None) in get_args(kind):
+            value = None
+        elif get_origin(kind) is list:
+            # In a list, commas and brackets must mean something, but 010 and no are still text.
+            value = yaml.load(typed, Loader=yaml.BaseLoader) if typed.lstrip().startswith("[") else [_unquoted(typed)]
+            for index, entry in enumerate(value):
+                if not isinstance(entry, str):
+                    raise RuacError(f"override {item!r}: {key}[{index}] is a {type(entry).__name__}; quote the text")
+        layer = OmegaConf.create({})
+        OmegaConf.update(layer, key, value)
+        return layer
+    return OmegaConf.from_dotlist([item])
+
+
+def _kind(cls: type, names: list[str]) -> Any:
+    """The type of a dotted key; None where the way leads through no dataclass."""
+    for place, name in enumerate(names):
+        kind = get_type_hints(cls).get(name)
+        if place + 1 == len(names):
+            return kind
+        cls = next((t for t in (kind, *get_args(kind)) if is_dataclass(t)), None)
+        if cls is None or get_origin(kind) is list:
+            return None
+    return None
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
@@ -96,6 +133,7 @@ def _build(cls: type[T], layers: list[tuple[str, DictConfig]]) -> T:
         raise RuacError(f"key '{error.full_key}' has no default and was not given") from error
     except OmegaConfBaseException as error:
         raise RuacError(f"key '{error.full_key}': {str(error).splitlines()[0]}") from error
+    _expand_home(config)
     _validate(config)
     return config
 
@@ -108,6 +146,13 @@ def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
             raise RuacError(f"{source}: unknown key '{prefix}{key}'; did you mean '{prefix}{near[0]}'?")
+        if get_origin(hints[key]) is list and not any(is_dataclass(t) for t in get_args(hints[key])):
+            if not isinstance(value, list):
+                raise RuacError(f"{source}: key '{prefix}{key}': {value!r}, expected a list")
+            for index, entry in enumerate(value):
+                if isinstance(entry, (dict, list)):
+                    found = type(entry).__name__
+                    raise RuacError(f"{source}: key '{prefix}{key}[{index}]': found a {found}; quote text with a colon")
         nested = next((t for t in (hints[key], *get_args(hints[key])) if is_dataclass(t)), None)
         if nested is None:
             continue
@@ -120,6 +165,23 @@ def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
         for deeper, entry in entries.items():
             if isinstance(entry, dict):
                 _check_keys(nested, entry, source, deeper)
+
+
+def _expand_home(config: Any) -> None:
+    """``~/`` at the beginning of a text is the home folder: not every shell sees it behind a ``key=``."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, list):
+            setattr(config, field.name, [_home(part) for part in value])
+        else:
+            setattr(config, field.name, _home(value))
+        for part in value if isinstance(value, list) else [value]:
+            if is_dataclass(part):
+                _expand_home(part)
+
+
+def _home(value: Any) -> Any:
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _validate(config: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ class CocoFolder:
 
     root: folder with ``images/`` and ``annotations.json``. split: name of a ``<split>.txt`` in
     `root` that lists image file names, or None for all. Images without an object are left out,
-    crowd annotations too. An object's id is its ``object_id`` where the file has one (a field of
-    ours), else its annotation id. Raises `RuacError` that names the file and the entry at fault.
+    crowd annotations and those without a pixel too. An object's id is its ``object_id`` where the
+    file has one (a field of ours), else its annotation id. Raises `RuacError` that names the file and
+    the entry at fault.
     """
 
     def __init__(self, root: str | Path, *, split: str | None = None, name: str | None = None):
@@ -27,6 +29,7 @@ class CocoFolder:
         self.name = name or self.root.name
         self._file = self.root / "annotations.json"
         images, objects = read_annotations(self._file)
+        objects = with_pixels(images, objects, self._file)
         if not (self.root / "images").is_dir():
             raise RuacError(f"{self.root / 'images'}: folder not found; expected it beside {self._file.name}")
         wanted = None if split is None else set(read_list(self.root / f"{split}.txt"))
@@ -56,8 +59,8 @@ class CocoFolder:
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
-        image = read_image(record.path)
         height, width = self._sizes[index]
+        image = read_image(record.path, size=(height, width))
         if image.shape[:2] != (height, width):
             raise RuacError(
                 f"{record.path}: is {image.shape[1]}x{image.shape[0]} pixels, "
@@ -93,6 +96,39 @@ def read_annotations(path: Path) -> tuple[dict[Any, dict], dict[Any, list[dict]]
     return images, objects
 
 
+def with_pixels(images: dict[Any, dict], objects: dict[Any, list[dict]], path: Path) -> dict[Any, list[dict]]:
+    """`objects` without those that have no pixel, which a warning counts: boxes alone, lines, empty masks."""
+    kept, bare = {}, []
+    for key, own in objects.items():
+        kept[key] = []
+        for annotation in own:
+            empty = _has_no_pixel(annotation["segmentation"], images[key]["height"], images[key]["width"])
+            (bare if empty else kept[key]).append(annotation)
+    if bare:
+        first = bare[0]["id"]
+        warnings.warn(f"{path}: {len(bare)} annotations without a pixel left out, the first: {first!r}", stacklevel=3)
+    return kept
+
+
+def _has_no_pixel(code: list | dict, height: int, width: int) -> bool:
+    """Only what may be empty is drawn, so that opening stays fast; what is malformed is said by whoever reads it."""
+    try:
+        if isinstance(code, list):
+            outlines = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in code]
+            if any(abs(_twice_area(points)) > 8 for points in outlines):
+                return False
+        elif len(code["counts"]) > 8:
+            return False
+        return not code or not rle.area(to_rle(code, height, width, ""))
+    except (RuacError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _twice_area(points: np.ndarray) -> float:
+    x, y = points.T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+
+
 def to_rle(code: list | dict, height: int, width: int, where: str) -> dict:
     """A COCO ``segmentation`` (polygons, plain or compressed RLE) as checked compressed RLE.
 
@@ -118,6 +154,8 @@ def _check_polygons(polygons: list, height: int, width: int, where: str) -> None
         raise RuacError(f"{where}: a polygon needs at least 3 points, as a flat x, y list")
     for polygon in polygons:
         points = np.asarray(polygon, np.float64).reshape(-1, 2)
+        if min(height, width) > 2 and points.min() >= 0 and points.max() <= 1 and (points % 1).any():
+            raise RuacError(f"{where}: a polygon within 0 to 1, expected pixels and not shares of the picture's size")
         size = np.array([width, height])
         outside = ~((points >= -size) & (points <= 2 * size))  # not the reverse, which NaN would pass
         if outside.any():
@@ -145,7 +183,7 @@ def _run_lengths(counts: str) -> np.ndarray:
 
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise RuacError(f"{path}: not found; expected a COCO folder with images/ and annotations.json") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

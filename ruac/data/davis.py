@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ruac.base.errors import RuacError
-from ruac.data.id_masks import check_size, read_ids, split_ids, values_in, values_in_files
+from ruac.data.id_masks import check_size, read_objects, split_ids, values_in, values_in_files
 from ruac.data.sample import Record, Sample, read_image, read_list
 
 FRAMES = ("first", "all")
@@ -52,9 +52,9 @@ class DavisTree:
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
-        image = read_image(record.path)
         (path,) = record.annotations
-        ids = read_ids(path)
+        ids = read_objects(path)
+        image = read_image(record.path, size=ids.shape)
         check_size(ids, image, path, record.path)
         masks = split_ids(ids, self._values[index])
         if not masks.any(axis=(1, 2)).all():
@@ -64,7 +64,7 @@ class DavisTree:
     def _first(self, clips: list[str]) -> Iterator[tuple[Path, Path, list[int]]]:
         for clip in clips:
             for mask, image in self._frames(clip):
-                if values := values_in(read_ids(mask)):
+                if values := values_in(read_objects(mask)):
                     yield mask, image, values
                     break
 

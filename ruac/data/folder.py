@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ruac.base.errors import RuacError
-from ruac.data.id_masks import check_size, read_ids, split_ids, values_in, values_in_files
-from ruac.data.sample import IMAGE_SUFFIXES, Record, Sample, read_image, read_list
+from ruac.data.id_masks import check_size, read_objects, split_ids, values_in, values_in_files
+from ruac.data.sample import IMAGE_SUFFIXES, Record, Sample, opened, read_image, read_list
 
 
 class ImageMaskFolder:
@@ -59,11 +59,12 @@ class ImageMaskFolder:
 
     def __getitem__(self, index: int) -> Sample:
         record, path = self.records[index], self._masks[index]
-        image = read_image(record.path)
         if path.is_dir():
+            image = read_image(record.path, size=_size(_pngs(path)[0]))
             masks = np.stack([_read_binary(p, image, record.path) for p in _pngs(path)])
         else:
-            ids = read_ids(path)
+            ids = read_objects(path)
+            image = read_image(record.path, size=ids.shape)
             check_size(ids, image, path, record.path)
             masks = split_ids(ids, [int(v) for v in record.object_ids])
         if len(masks) != len(record.object_ids) or not masks.any(axis=(1, 2)).all():
@@ -72,13 +73,18 @@ class ImageMaskFolder:
 
 
 def _read_binary(path: Path, image: np.ndarray, image_path: Path) -> np.ndarray:
-    ids = read_ids(path)
+    ids = read_objects(path)
     check_size(ids, image, path, image_path)
     values = values_in(ids)
     if len(values) != 1:
         found = "is empty" if not values else f"holds the values {values[:3]}"
         raise RuacError(f"{path}: {found}, expected one object: 0 outside and one other value inside")
     return ids > 0
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with opened(path) as mask:
+        return mask.height, mask.width
 
 
 def _images(folder: Path) -> dict[str, Path]:

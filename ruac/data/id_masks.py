@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from ruac.base.errors import RuacError
 from ruac.data.sample import opened
@@ -28,6 +29,31 @@ def read_ids(path: Path) -> np.ndarray:
         return np.asarray(image).astype(np.int32)
 
 
+def read_objects(path: Path) -> np.ndarray:
+    """`read_ids` of a mask file as annotation tools export them.
+
+    Value 255 of an 8-bit file is void where other values occur (Pascal VOC): unless 254 occurs too, which says that
+    objects were counted up to there. A grey mask of one object whose edge was smoothed, or that once was a JPEG, is
+    cut at half.
+    """
+    ids = read_ids(path)
+    if ids.max(initial=0) not in range(250, 256):
+        return ids
+    counts = np.bincount(ids.ravel(), minlength=256)
+    between = np.flatnonzero(counts[5:250]) + 5
+    if len(between) > 2 and np.ptp(between) > 100 and _is_edge(ids, (ids >= 5) & (ids < 250)):
+        return np.where(ids >= 128, 255, 0).astype(ids.dtype)
+    if counts[255] and counts[1:254].any() and not counts[254]:
+        return np.where(ids == 255, 0, ids)
+    return ids
+
+
+def _is_edge(ids: np.ndarray, where: np.ndarray) -> bool:
+    """Whether values only pass through: an object has a pixel somewhere whose neighbours are all of its own."""
+    flat = ndimage.maximum_filter(ids, 3) == ndimage.minimum_filter(ids, 3)
+    return not (flat & where).any()
+
+
 def values_in(ids: np.ndarray) -> list[int]:
     """The numbers of the objects that occur, ascending."""
     return (np.flatnonzero(np.bincount(ids.ravel())[1:]) + 1).tolist()  # faster than sorting; a PNG has 16 bits at most
@@ -36,7 +62,7 @@ def values_in(ids: np.ndarray) -> list[int]:
 def values_in_files(paths: Iterable[Path]) -> list[list[int]]:
     """`values_in` of every file, read in parallel: decoding a PNG leaves the interpreter free."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda path: values_in(read_ids(path)), paths))
+        return list(pool.map(lambda path: values_in(read_objects(path)), paths))
 
 
 def split_ids(ids: np.ndarray, values: Iterable[int]) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ruac.base.errors import RuacError
 
@@ -58,37 +59,70 @@ class MaskDataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as ``uint8 [H, W, 3]`` RGB. Raises `RuacError` if missing, truncated or no image.
+def read_image(path: Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read an image file as a person sees it, ``uint8 [H, W, 3]`` RGB: its EXIF orientation is applied.
 
-    16-bit grey values keep their upper 8 bits.
+    size: (H, W) of what was annotated. Annotations may have been made on the stored pixels, which only their size can
+    tell: where it fits those and not the turned picture, the picture is not turned.
+    Raises `RuacError` if the file is missing, truncated or no image; for pixels see `to_rgb`.
     """
     with opened(path) as image:
-        if image.mode == "F":
-            raise RuacError(f"{path}: has floating-point pixels, expected 8 or 16 bit")
-        if image.mode.startswith("I"):  # Pillow would cut 16 bit off at 255
-            grey = np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
+        turned = ImageOps.exif_transpose(image)
+        stored = size is not None and turned.size[::-1] != tuple(size) and image.size[::-1] == tuple(size)
+        return to_rgb(image if stored else turned, path)
+
+
+def to_rgb(image: Image.Image, where: Any) -> np.ndarray:
+    """The pixels of a Pillow image as ``uint8 [H, W, 3]``; `where` begins what is said of them.
+
+    Transparent pictures are laid on white, as viewers show them. Of 16-bit grey values the upper 8 bits are kept;
+    where all of them fit into 8 or 12 bits, as microscopes and X-ray exports write them, the upper 8 of those, and a
+    warning says so. Raises `RuacError` for floating-point pixels and for values beyond 16 bit.
+    """
+    if image.mode == "F":
+        raise RuacError(f"{where}: has floating-point pixels, expected 8 or 16 bit")
+    if image.mode.startswith("I"):  # Pillow would cut 16 bit off at 255
+        return np.repeat(_eight_bit(np.asarray(image).astype(np.int64), where)[..., None], 3, axis=2)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            warnings.warn(f"{where}: is transparent in places; laid on white", stacklevel=2)
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bit(grey: np.ndarray, where: Any) -> np.ndarray:
+    low, high = (int(grey.min()), int(grey.max())) if grey.size else (0, 0)
+    if low < 0 or high > 65535:
+        raise RuacError(f"{where}: has values from {low} to {high}, expected 8 or 16 bit")
+    bits = next(bits for bits in (8, 12, 16) if high < 1 << bits)
+    if high > 0 and bits < 16:
+        warnings.warn(f"{where}: 16-bit pixels with values up to {high}; read as {bits} bit", stacklevel=3)
+    return (grey * 255 // ((1 << bits) - 1)).astype(np.uint8)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file and decode it inside; whatever goes wrong becomes a `RuacError` that names the file."""
+    """Open an image file and decode it inside; whatever goes wrong becomes a `RuacError` that names the file.
+
+    Decoders raise what they like (struct.error, KeyError, zlib.error ...): no list of types would be complete.
+    """
     try:
         with Image.open(path) as image:
             image.load()
             yield image
+    except RuacError:
+        raise
     except FileNotFoundError:
         raise RuacError(f"{path}: image file not found") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RuacError(f"{path}: cannot be read as an image: {error}") from error
+    except Exception as error:
+        raise RuacError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
 
 
 def read_list(path: Path) -> list[str]:
     """The lines of a split file, without blank ones. Raises `RuacError` if it is missing or names nothing."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise RuacError(f"{path}: split list not found; expected a text file with one name per line") from None
     except (OSError, UnicodeDecodeError) as error:

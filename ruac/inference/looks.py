@@ -79,6 +79,10 @@ class EnsemblePosterior:
         index = torch.randint(len(self.members), (1,), generator=generator, device=device)
         return self.members[index.to(self.members.device)][0]
 
+    def calibrated_sample(self, generator: Generator | None = None) -> Tensor:
+        """A draw as it is: nothing scales it."""
+        return self.sample(generator)
+
     def kl(self) -> Tensor:
         """0: nothing is trained."""
         return self.mean.new_zeros(())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ruac.backbone import BackboneConfig, Features
@@ -16,7 +16,7 @@ from ruac.backbone.outputs import as_prompt, upsample
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
 from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
-from ruac.data.sample import read_image
+from ruac.data.sample import read_image, to_rgb
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.unccorr import corrected
@@ -69,14 +69,15 @@ class Predictor:
 
     @torch.no_grad()
     def set_image(self, image: np.ndarray | Image.Image | str | Path) -> None:
-        """Encode a picture: ``uint8 [H, W, 3]`` RGB, a PIL image, or a path.
+        """Encode a picture: ``uint8 [H, W, 3]`` RGB, a PIL image, or a path; as a person sees it, EXIF applied.
 
         Raises `RuacError` for an unreadable file or an array of another shape or type.
         """
+        self._features = None  # a picture that cannot be read must not be answered for by the one before
         if isinstance(image, (str, Path)):
-            image = read_image(Path(image))
+            image = read_image(Path(image).expanduser())
         elif isinstance(image, Image.Image):
-            image = np.asarray(image.convert("RGB"))
+            image = to_rgb(ImageOps.exif_transpose(image), "image")
         if not isinstance(image, np.ndarray):
             raise RuacError(f"image: {type(image).__name__}, expected an array, a PIL image or a path")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:

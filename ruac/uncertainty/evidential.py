@@ -82,6 +82,10 @@ class EvidentialPosterior:
         noise = torch.randn(self.gamma.shape, generator=generator, device=self.gamma.device)
         return torch.logit((self.gamma + deviation * noise).clamp(MARGIN, 1 - MARGIN))
 
+    def calibrated_sample(self, generator: Generator | None = None) -> Tensor:
+        """A draw as it is: nothing scales it."""
+        return self.sample(generator)
+
     def kl(self) -> Tensor:
         """0: the evidence is regularised by the loss instead."""
         return self.gamma.new_zeros(())

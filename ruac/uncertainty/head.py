@@ -105,6 +105,9 @@ class MaskPosterior(Protocol):
     def sample(self, generator: Generator | None = None) -> Tensor:
         """Logits ``[N, K, h, w]`` of one draw, differentiable."""
 
+    def calibrated_sample(self, generator: Generator | None = None) -> Tensor:
+        """The same with what `calibrated` applies: draws whose probabilities are to be averaged."""
+
     def kl(self) -> Tensor:
         """Scalar divergence from the prior; 0 without one."""
 

@@ -59,6 +59,11 @@ class LinearPosterior:
         logits = self.mean + inner_product(torch.einsum("nkrc,r->nkc", self.directions, z), self.pixel)
         return logits if self.offsets is None else logits + self.offsets @ z
 
+    def calibrated_sample(self, generator: Generator | None = None) -> Tensor:
+        """A draw times the learned scales, as `calibrated` multiplies mean and deviation."""
+        draw = self.sample(generator)
+        return scaled(draw, draw.new_zeros(()), self.scale, self.local_scale)[0]
+
     def kl(self) -> Tensor:
         """0: its spread is not fitted against a prior by gradient."""
         return self.mean.new_zeros(())

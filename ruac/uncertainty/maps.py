@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ruac.uncertainty.posterior import Posterior
+from ruac.uncertainty.head import MaskPosterior
 
 LN2 = math.log(2)
 _BLOCK = 1 << 16  # values
@@ -89,16 +89,17 @@ def decompose(mean: Tensor, variance: Tensor, *, nodes: int = 16) -> tuple[Tenso
 
 
 @torch.no_grad()
-def monte_carlo_maps(posterior: Posterior, samples: int = 20, generator: Generator | None = None) -> UncertaintyMaps:
-    """All maps from draws of the posterior itself, which need not be normal, with its logit scale applied.
+def monte_carlo_maps(
+    posterior: MaskPosterior, samples: int = 20, generator: Generator | None = None
+) -> UncertaintyMaps:
+    """All maps from draws of the posterior itself, which need not be normal, under the scales of `calibrated`.
 
     probability is the mean probability and total its entropy. No gradients: training has the analytic maps.
     """
     assert samples >= 1, samples
     average = _RunningEntropy()
     for _ in range(samples):
-        logits = posterior.sample(generator)
-        average.add(logits if posterior.scale is None else logits * posterior.scale, 1 / samples)
+        average.add(posterior.calibrated_sample(generator), 1 / samples)
     return UncertaintyMaps(average.positive, average.total(), average.aleatoric(), average.epistemic())
 
 

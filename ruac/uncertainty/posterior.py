@@ -101,6 +101,11 @@ class Posterior:
         weight = self.weight.sample(generator).sum(-2)
         return inner_product(weight, pixel, self.bias)
 
+    def calibrated_sample(self, generator: Generator | None = None) -> Tensor:
+        """A draw times the learned scales, as `calibrated` multiplies mean and deviation."""
+        draw = self.sample(generator)
+        return scaled(draw, draw.new_zeros(()), self.scale, self.local_scale)[0]
+
     def kl(self) -> Tensor:
         """Scalar: divergence of both factors from the prior, each summed over its channels and then averaged.
 

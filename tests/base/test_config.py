@@ -200,3 +200,45 @@ def test_a_mapping_is_checked_in_the_same_way():
         with pytest.raises(RuacError) as info:
             config_from(Outer, values, "x.json")
         assert message in str(info.value)
+
+
+@dataclass
+class Typed:
+    name: str = ""
+    maybe: str | None = None
+    names: list[str] = field(default_factory=list)
+    rate: float = 0.0
+
+
+@pytest.mark.parametrize(
+    "text", ["/data/run #2/x", "010", "1_000", "2024_10_05", "1e3", "12:30:45", "1.10", "no", "/a: b"]
+)
+def test_text_arrives_as_typed(text):
+    config = load_config(Typed, None, [f"name={text}", f"maybe={text}", f"names={text}"])
+    assert (config.name, config.maybe, config.names) == (text, text, [text])
+
+
+def test_lists_of_text_and_other_values_still_mean_something():
+    config = load_config(Typed, None, ["names=[010, no, 'a, b']", "maybe=null", "rate=1e-3", "name='a b'"])
+    assert (config.names, config.maybe, config.rate, config.name) == (["010", "no", "a, b"], None, 1e-3, "a b")
+
+
+@pytest.mark.parametrize("override", ["names=[/data/a: b]", "names=[[a]]"])
+def test_a_mapping_in_a_list_of_text_is_refused(override):
+    with pytest.raises(RuacError, match=r"names\[0\] is a (dict|list); quote"):
+        load_config(Typed, None, [override])
+
+
+def test_a_list_in_a_file_is_checked(tmp_path):
+    (tmp_path / "a.yaml").write_text("names: [/data/a: b]\n")
+    with pytest.raises(RuacError, match=r"key 'names\[0\]': found a dict"):
+        load_config(Typed, tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text("names: /data\n")
+    with pytest.raises(RuacError, match=r"key 'names': '/data', expected a list"):
+        load_config(Typed, tmp_path / "a.yaml")
+
+
+def test_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = load_config(Typed, None, ["name=~/x", "names=[~/y,~z]"])
+    assert (config.name, config.names) == ("/home/somebody/x", ["/home/somebody/y", "~z"])

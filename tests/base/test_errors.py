@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from ruac.base.errors import RuacError, run_tool
 
@@ -41,3 +42,18 @@ def test_arguments(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tool.py", "c"])
     run_tool(seen.append)
     assert seen == [["a", "b"], ["c"]]
+
+
+class _Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise RuacError("a.png: image file not found")
+
+
+def test_an_error_of_a_worker_process_is_one_line(capsys):
+    loader = torch.utils.data.DataLoader(_Broken(), num_workers=1)
+    with pytest.raises(SystemExit):
+        run_tool(lambda argv: list(loader), [])
+    assert capsys.readouterr().err == "error: a.png: image file not found\n"

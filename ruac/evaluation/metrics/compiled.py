@@ -6,7 +6,7 @@ counts. The arithmetic is that of `bins`, operation by operation in float32, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -49,7 +49,13 @@ _TAU_0, _TAU_1, _TAU_2 = (_F(tau) for tau in bins.TAUS)
 _DOUBT_0, _DOUBT_1, _DOUBT_2 = (_F(tau * PATCH_ONE) for tau in bins.TAUS)
 _SQRT_HALF = _I(np.float32(0.5**0.5).view(np.int32))
 
-_compile = njit(cache=True, nogil=True, error_model="numpy")
+
+def _compile(function: Callable) -> Callable:
+    """Compiled and kept on disk where there is a place for it: an installed copy may be read-only, without a home."""
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 def add(

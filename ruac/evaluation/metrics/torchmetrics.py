@@ -137,7 +137,7 @@ class RSS(Reliability):
         prediction = probability > 0.5 if prediction is None else prediction
         super().update(probability, uncertainty, target, prediction, ignore)
         seen = True if ignore is None else ~ignore
-        _add_scores(self, jaccard((prediction & seen).cpu().numpy(), (target & seen).cpu().numpy()))
+        _add_scores(self, jaccard(_numpy(prediction & seen), _numpy(target & seen)))
 
     def compute(self) -> Tensor:
         values = self.sums.compute()
@@ -165,7 +165,7 @@ class _ObjectMean(Metric):
         _add_mean(self)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        _add_scores(self, type(self).score(prediction.cpu().numpy(), target.cpu().numpy()))
+        _add_scores(self, type(self).score(_numpy(prediction), _numpy(target)))
 
     def compute(self) -> Tensor:
         return _mean(self)
@@ -187,7 +187,7 @@ class ScoreQuality(_SumsMetric):
     """Predicted against true IoU of objects, a dict: see `ruac.evaluation.metrics.scores.score_quality`."""
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
-        self._add(scores.score_sums(predicted.cpu().numpy(), true.cpu().numpy()))
+        self._add(scores.score_sums(_numpy(predicted), _numpy(true)))
 
     def compute(self) -> dict[str, Tensor]:
         return {name: torch.tensor(value) for name, value in scores.score_quality(self.sums).items()}
@@ -226,7 +226,7 @@ class MinMaxObjectECE(Metric):
         self.high = torch.maximum(self.high, confidence.max())
 
     def compute(self) -> Tensor:
-        count, accuracy, confidence = (s.cpu().numpy() for s in (self.count, self.accuracy, self.confidence))
+        count, accuracy, confidence = (_numpy(s) for s in (self.count, self.accuracy, self.confidence))
         low, high = float(self.low), float(self.high)
         return torch.tensor(scores.minmax_object_ece(count, accuracy / _FIXED, confidence / _FIXED, low=low, high=high))
 
@@ -250,7 +250,7 @@ class OodAUROC(Metric):
         state += map_confidence(probability.float(), seen)["map_confidence"][""].to(state.device)
 
     def compute(self) -> Tensor:
-        return torch.tensor(curves.ood_auroc(self.inside.cpu().numpy(), self.outside.cpu().numpy()))
+        return torch.tensor(curves.ood_auroc(_numpy(self.inside), _numpy(self.outside)))
 
 
 def _add_mean(metric: Metric) -> None:
@@ -265,3 +265,8 @@ def _add_scores(metric: Metric, values: np.ndarray) -> None:
 
 def _mean(metric: Metric) -> Tensor:
     return metric.total.double() / metric.objects.double() / _FIXED  # nan without objects
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    """Half precision, as models answer in, has no counterpart in numpy or too few digits for sums."""
+    return (values.float() if values.is_floating_point() and values.itemsize < 4 else values).cpu().numpy()

@@ -34,15 +34,14 @@ class Job(NamedTuple):
 
 
 def image_names(dataset: MaskDataset, limit: int = 0) -> list[str]:
-    """SHA-256 of each image's id, object ids, size in bytes and the content of its annotation files. limit: the first.
+    """SHA-256 of each image's id, object ids, and the content of its file and annotation files. limit: the first.
 
     Nothing is decoded. An image or annotation file that is missing has a name as well, which changes when it is there.
     """
     content = cache(lambda path: _unless_missing(sha256, path))
     names = []
     for record in dataset.records[: limit or None]:
-        size = _unless_missing(lambda path: path.stat().st_size, record.path)
-        facts = [record.id, record.object_ids, size, [content(path) for path in record.annotations]]
+        facts = [record.id, record.object_ids, content(record.path), [content(path) for path in record.annotations]]
         names.append(hashlib.sha256(json.dumps(facts).encode()).hexdigest())
     return names
 

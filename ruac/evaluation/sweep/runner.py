@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ruac.base.errors import RuacError
 from ruac.base.version import VERSION
 from ruac.data.domains import PROTOCOLS
-from ruac.data.sample import MaskDataset
+from ruac.data.sample import MaskDataset, Record
 from ruac.data.synthetic.corruptions import parse_corruption
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import evaluate_image
@@ -207,11 +207,13 @@ def _evaluate(sweep: Sweep, jobs: list[Job], claims: Claims) -> list[dict[str, s
             domain, position, image = jobs[number]
             bar.update(task, description=domain, completed=number)  # claimed by any process
             dataset = sweep.domains[domain]
+            record = dataset.records[position]
             try:
+                _check_encodable(record)
                 sample = dataset[position]
             except RuacError as error:
-                record = dataset.records[position]
-                failed.append({"domain": domain, "image": record.id, "path": str(record.path), "error": str(error)})
+                entry = {"domain": domain, "image": record.id, "path": str(record.path), "error": str(error)}
+                failed.append({key: _printable(text) for key, text in entry.items()})
                 continue
             writer.open(domain, image)
             replay = None if sweep.clicks is None else sweep.clicks(domain, sample.record)
@@ -222,6 +224,17 @@ def _evaluate(sweep: Sweep, jobs: list[Job], claims: Claims) -> list[dict[str, s
             raise KeyboardInterrupt
         bar.update(task, completed=len(jobs))
     return failed
+
+
+def _check_encodable(record: Record) -> None:
+    """File names are bytes, rows are text. Raises `RuacError` for names that are not UTF-8."""
+    for text in (record.id, *record.object_ids):
+        if text != _printable(text):
+            raise RuacError(f"{_printable(str(record.path))}: the name is not UTF-8; rename the file")
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _progress(*, enabled: bool) -> Progress:

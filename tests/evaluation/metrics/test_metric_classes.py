@@ -191,3 +191,13 @@ def test_pixels_without_places_have_no_patches():
     result = metric.compute()
     assert np.isnan(result["pavpu_patch"])
     assert not np.isnan(result["spearman"])
+
+
+def test_answers_in_half_precision_are_taken():
+    predicted, true = torch.rand(8), torch.rand(8)
+    half, full = ours.ScoreQuality(), ours.ScoreQuality()
+    half.update(predicted.bfloat16(), true)
+    full.update(predicted.bfloat16().float(), true)
+    assert {name: float(value) for name, value in half.compute().items()} == pytest.approx(
+        {name: float(value) for name, value in full.compute().items()}, nan_ok=True
+    )

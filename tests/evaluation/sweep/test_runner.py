@@ -1,6 +1,7 @@
 """What is swept: models, domains and their names, and settings that are impossible."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -18,7 +19,7 @@ from ruac.data.domains import CARDS
 from ruac.evaluation.report import build_report
 from ruac.evaluation.sweep import runner
 from ruac.evaluation.sweep.estimate import estimate
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models, open_domains
+from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models, open_domains, run_sweep
 
 
 def test_vanilla_is_added_where_no_model_is(config, tmp_path, sweep):
@@ -185,3 +186,19 @@ def test_the_config_of_native_downloads_names_every_domain(monkeypatch):
 def test_impossible_settings_are_named(config, fields, complaint):
     with pytest.raises(RuacError, match=complaint):
         replace(config, **fields).validate()
+
+
+def test_a_name_that_is_no_text_fails_alone(config, shelf, tmp_path):
+    """File names are bytes; such a picture is listed as failed, and the others have their rows."""
+    root = tmp_path / "set"
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+        for name in (b"good.png", b"caf\xe9.png"):
+            picture = np.zeros((16, 16, 3) if kind == "images" else (16, 16), np.uint8)
+            picture[4:9, 4:9] = 1
+            with open(os.path.join(os.fsencode(root / kind), name), "wb") as stream:
+                Image.fromarray(picture).save(stream, "PNG")
+    out = run_sweep(replace(config, domains=[str(root)], out=str(tmp_path / "out"), limit=0))
+    (failure,) = json.loads((out / "manifest.json").read_text())["failed"]
+    assert "the name is not UTF-8" in failure["error"]
+    assert set(pd.read_parquet(out / "objects.parquet").image) == {"good"}

@@ -12,11 +12,12 @@ from ruac.backbone.checkpoint import load_official
 from ruac.backbone.names import OFFICIAL
 from ruac.backbone.nano import Nano, load_nano
 from ruac.backbone.sam2_parts import build_official
+from ruac.base.assets import asset_root
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 
 KINDS = ("nano", *OFFICIAL)
-ROOT = Path(__file__).resolve().parents[2]  # the checkout: configs/ and checkpoints/ live there
+ROOT = asset_root()
 
 
 @dataclass

@@ -1,0 +1,45 @@
+"""The built wheel works where there is no checkout."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CODE = """
+import numpy as np, ruac
+from ruac import Predictor
+from ruac.backbone import load_backbone
+from ruac.base.assets import asset_root
+from ruac.evaluation.report import build
+from pathlib import Path
+predictor = Predictor(device="cpu")
+predictor.set_image(np.full((40, 60, 3), 90, np.uint8))
+assert predictor.predict(points=[[3, 3]], labels=[1]).masks.shape == (3, 40, 60)
+load_backbone("nano")
+assert (asset_root() / "configs" / "train" / "ruac.yaml").is_file()
+assert (Path(build.__file__).parent / "templates").is_dir()
+print(Path(ruac.__file__).parent)
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_in_an_empty_folder(tmp_path):
+    source = tmp_path / "source"
+    kept = shutil.ignore_patterns(".git", ".venv", "build", "runs", "__pycache__", "*.egg-info", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=kept, symlinks=True)  # building leaves files behind
+
+    def run(*words, **options):
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    run("-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "wheels"))
+    (wheel,) = (tmp_path / "wheels").glob("ruac-*.whl")
+    run("-m", "pip", "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel))
+    shutil.rmtree(source)
+    (tmp_path / "empty").mkdir()
+    environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    assert run("-c", CODE, cwd=tmp_path / "empty", env=environment).strip() == str(tmp_path / "site" / "ruac")

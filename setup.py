@@ -16,5 +16,5 @@ NAMES = {"ruac.assets." + ".".join(path.parts): path.as_posix() for path in ASSE
 setup(
     packages=[*find_packages(include=["ruac", "ruac.*"]), *NAMES],
     package_dir=NAMES,
-    package_data=dict.fromkeys(NAMES, ["*.yaml", "*.md", "*.json", "*.safetensors"]),
+    package_data={name: ["*.yaml", "*.md", "*.json", "*.safetensors"] for name in NAMES},
 )

@@ -229,3 +229,10 @@ def test_mistakes_end_with_one_line_and_status_2(shelf, coco_folder, tmp_path, c
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert expected in errors[0]
+
+
+def test_the_readme_counts_the_training_configs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {line.split("/")[2].split(".")[0] for line in text.splitlines() if line.startswith("| `configs/train/")}
+    more = len({path.stem for path in (ROOT / "configs" / "train").glob("*.yaml")} - named)
+    assert f"[{more} more](configs/train/README.md)" in text

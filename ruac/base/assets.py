@@ -1,4 +1,4 @@
-"""Where configs and embedded checkpoints lie: in the checkout, or in the installed package that the build put them in."""
+"""Where configs and embedded checkpoints lie: in the checkout, or in an installed package, where the build put them."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,8 +17,11 @@ from ruac.base.config import config_from
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, write_text
 from ruac.base.version import VERSION
+from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
+from ruac.inference.unccorr import CorrectedSam
 from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -34,6 +38,8 @@ def export_model(
     """
     if model.head is None and not with_backbone:
         raise RuacError("export: the model has no uncertainty head; without its backbone nothing is left to export")
+    if isinstance(model, CorrectedSam):
+        raise RuacError("export: a model whose masks a sweep corrects has no export; ask `predict` for correct=True")
     tensors = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()} if model.head else {}
     if with_backbone:
         tensors |= _compact({f"backbone.{name}": t for name, t in model.backbone.sam.state_dict().items()})
@@ -43,7 +49,7 @@ def export_model(
         "backbone": asdict(backbone),
         "backbone_included": with_backbone,
         "decoder_sha256": fingerprint(model.backbone.sam.sam_mask_decoder),
-        "head": asdict(model.head.config if model.head else HeadConfig(posterior="none")),
+        "head": _head_entry(model.head.config if model.head else HeadConfig(posterior="none")),
         "record": record or {},
     }
     out = Path(out)
@@ -68,7 +74,7 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     except Exception as error:
         raise RuacError(f"{folder / WEIGHTS}: cannot be read as safetensors: {error}") from error
     spec = config_from(BackboneConfig, content["backbone"], f"{folder / CONFIG}: backbone")
-    head_config = config_from(HeadConfig, content["head"], f"{folder / CONFIG}: head")
+    head_config = _head_config(content["head"], f"{folder / CONFIG}: head")
     included = content["backbone_included"]
     parts = _parts(tensors, ("head", "backbone") if included else ("head",), folder / WEIGHTS)
     if included:
@@ -83,12 +89,29 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
                 f"{folder}: the head belongs to another {spec.kind} backbone than {body.name} "
                 f"(mask decoder {content['decoder_sha256'][:12]}... expected)"
             )
+    if isinstance(head_config, EnsembleConfig):
+        return EnsembleSam(body, head_config).eval()
     with torch.random.fork_rng(devices=[]):
-        head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
+        if isinstance(head_config, TemperatureConfig):
+            head = TemperatureHead(head_config)
+        else:
+            head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
     if head is not None:
         _load(head, parts["head"], folder / WEIGHTS)
         head.requires_grad_(False).eval()
     return UncertainSam(body, head).eval()
+
+
+def _head_entry(config: Any) -> dict[str, Any]:
+    """posterior says which config the other keys are of; most have it as a field, and those without name it."""
+    return {"posterior": config.posterior} | asdict(config)
+
+
+def _head_config(entry: Any, where: str) -> Any:
+    others = {"temperature": TemperatureConfig, "ensemble": EnsembleConfig}
+    if isinstance(entry, dict) and (kind := others.get(entry.get("posterior"))):
+        return config_from(kind, {key: value for key, value in entry.items() if key != "posterior"}, where)
+    return config_from(HeadConfig, entry, where)
 
 
 def exported_backbone(folder: str | Path) -> tuple[BackboneConfig, bool]:

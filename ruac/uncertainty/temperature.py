@@ -32,6 +32,10 @@ class TemperatureConfig:
     def posterior(self) -> str:
         return "temperature"
 
+    def validate(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise RuacError(f"temperature: {self.temperature}, expected a positive number")
+
 
 def spreadless(
     decoded: Decoded, *, scale: Tensor | None = None, local_scale: LocalScale | None = None

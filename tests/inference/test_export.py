@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,8 +16,12 @@ from ruac.backbone import BackboneConfig
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
 from ruac.inference.export import export_model, fingerprint, load_exported
+from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
+from ruac.inference.predictor import Predictor
+from ruac.inference.unccorr import CorrectedSam
 from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 
 def with_head(body, config):
@@ -250,3 +255,28 @@ except AttributeError as error:
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["[] []", "module 'ruac' has no attribute 'Predicter'"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_references_come_back(nano, shelf, tmp_path, whole):
+    """A temperature and an ensemble are exports like any head: the same answers, and the same config."""
+    spec = BackboneConfig(kind="nano", checkpoint=str(shelf / "nano.safetensors"), image_size=64)
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    ensemble = EnsembleSam(nano, EnsembleConfig(flips=["horizontal"], jitters=2))
+    for model in (UncertainSam(nano, TemperatureHead(TemperatureConfig(2.5))), ensemble):
+        folder = tmp_path / model.head.config.posterior
+        export_model(model, spec, folder, with_backbone=whole)
+        answers = []
+        for one in (model, folder):
+            predictor = Predictor(one, device="cpu")
+            predictor.set_image(image)
+            answers.append(predictor.predict(points=[[20, 15]], labels=[1]))
+        np.testing.assert_array_equal(answers[1].masks, answers[0].masks)
+        np.testing.assert_array_equal(answers[1].uncertainty, answers[0].uncertainty)
+        assert load_exported(folder).head.config == model.head.config
+
+
+def test_a_corrected_model_has_no_export(nano, tmp_path):
+    with pytest.raises(RuacError, match="has no export"):
+        export_model(CorrectedSam(UncertainSam(nano, None)), BackboneConfig(), tmp_path / "x", with_backbone=True)
+    assert not (tmp_path / "x").exists()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import wilcoxon
 
+from ruac.evaluation.metrics.significance import wilcoxon
 from ruac.evaluation.results.load import Results
 from ruac.evaluation.results.names import COLUMNS, REGIONS, Column
 
@@ -61,7 +61,7 @@ def _compare(results: Results, column: Column, model: str, baseline: str, region
     count, wins, losses = len(gain), int((gain > 0).sum()), int((gain < 0).sum())
     p = None
     if count >= _FEWEST_FOR_TEST:
-        p = float(wilcoxon(gain).pvalue) if wins + losses else 1.0
+        p = wilcoxon(ours, theirs)
     sure = p < 0.05 if p is not None else max(wins, losses) == count >= _FEWEST_TO_AGREE
     # Mean and majority have to point the same way before either direction is claimed.
     better, worse = gain.mean() > 0 and wins > losses, gain.mean() < 0 and losses > wins

@@ -180,6 +180,12 @@ class CorruptedDataset:
         self.records: list[Record] = dataset.records
         self._dataset, self._corruption, self._severity = dataset, name, severity
 
+    @property
+    def corruption(self) -> dict[str, str | int]:
+        """What was done to which data set. level: place of the severity, weak to strong, from 1."""
+        level = 1 + list(CORRUPTIONS[self._corruption].severities).index(self._severity)
+        return {"of": self._dataset.name, "name": self._corruption, "severity": self._severity, "level": level}
+
     def __len__(self) -> int:
         return len(self._dataset)
 

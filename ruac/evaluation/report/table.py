@@ -13,7 +13,7 @@ import numpy as np
 from ruac.base.errors import RuacError
 from ruac.base.files import write_text
 from ruac.evaluation.metrics.significance import wilcoxon
-from ruac.evaluation.results.load import read_table
+from ruac.evaluation.results.load import corrupted_names, read_table
 from ruac.evaluation.results.names import COLUMNS
 
 METRICS = ("jf", "ece", "auroc", "aurc")
@@ -77,11 +77,11 @@ def domain_table(
     found = frame.drop_duplicates("domain").set_index("domain")
     unseen = wide[~found.reference]
 
+    copies = corrupted_names(Path(results))
     rows = []
     for domain, values in wide.iterrows():
         cells = [cell for m in metrics for cell in _ranked(m, [values[m, who] for who in scores])]
-        copied = str(domain).rpartition("+")[0] in wide.index  # the name of a corrupted domain, see `sweep.domains`
-        kind = " (corrupted)" if copied else " (reference)"
+        kind = " (corrupted)" if domain in copies else " (reference)"
         name = f"{domain}{kind if found.reference[domain] else ''}"
         rows.append((name, int(found.objects[domain]), cells))
     last, tested = [], len(scores) > 1 and len(unseen) > 1

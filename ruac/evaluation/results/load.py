@@ -169,6 +169,15 @@ def load_results(folder: Path) -> Results:
     return Results(folder, manifest, values, objects, references, corrupted)
 
 
+def corrupted_names(folder: Path) -> set[str]:
+    """Domains that are others corrupted, as the manifest says; none without one. A name alone says nothing of it."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return set()
+    manifest = _read(path, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    return set(_corrupted(path, manifest))
+
+
 def _corrupted(path: Path, manifest: dict) -> dict[str, Corruption]:
     found = {}
     for index, domain in enumerate(manifest["domains"]):

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from datetime import datetime, timezone
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, write_text
 from ruac.base.provenance import environment
-from ruac.data.synthetic.corruptions import CORRUPTIONS, parse_corruption
+from ruac.data.synthetic.corruptions import CorruptedDataset
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.metrics.curves import rss
 from ruac.evaluation.results.schema import DOMAINS, MANIFEST, OBJECTS
@@ -117,7 +117,6 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
     config, none = sweep.config, {"images": 0, "objects": 0}
     entries = {entry.name: entry for entry in config.models}
     lost = Counter(failure["domain"] for failure in failed)
-    corrupted = _corrupted(sweep)
     content = {
         "key": sweep.key,
         "protocol": asdict(config.protocol)
@@ -141,7 +140,7 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
                 **merged.counts.get(name, none),
                 "failed": lost[name],
                 "sha256": hash_names(names[name]),
-                "corruption": corrupted.get(name),
+                "corruption": dataset.corruption if isinstance(dataset, CorruptedDataset) else None,
             }
             for name, dataset in sweep.domains.items()
         ],
@@ -150,17 +149,6 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_text(Path(config.out) / MANIFEST, json.dumps(content, indent=2) + "\n")
-
-
-def _corrupted(sweep: Sweep) -> dict[str, dict]:
-    """What was done to each corrupted domain. level: place of its severity, weak to strong, from 1."""
-    found = {}
-    for domain, corruption in product(sweep.domains, sweep.config.corruptions):
-        name, severity = parse_corruption(corruption)
-        if (variant := f"{domain}+{name}{severity}") in sweep.domains:
-            level = 1 + list(CORRUPTIONS[name].severities).index(severity)
-            found[variant] = {"of": domain, "name": name, "severity": severity, "level": level}
-    return found
 
 
 def _kind(model: UncertainSam) -> str:

@@ -1,5 +1,7 @@
 """The table of a sweep in Markdown and LaTeX, and its marks."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,11 @@ def test_a_reference_is_shown_but_not_counted(results):
     assert table[2] == "| fog (reference) | 5 | 0.600 | **0.700** | 0.1000 | **0.0500** |"
     assert table[4] == "| **mean** | 1,200 | **0.800** | – | **0.2000** | 0.3000 |"  # noqa: RUF001
     (results / "domains.csv").write_text("\n".join(lines).replace("fog", "NA+fog0.06"))
+    table = to_markdown(domain_table(results, metrics=["auroc", "ece"], scores=SCORES))
+    assert "\n| NA+fog0.06 (reference) | 5 | 0.600 |" in table  # a folder may have any name
+    corruption = {"of": "NA", "name": "fog", "severity": "0.06", "level": 1}
+    domains = [{"name": "NA"}, {"name": "NA+fog0.06", "corruption": corruption}]
+    (results / "manifest.json").write_text(json.dumps({"domains": domains}))
     table = to_markdown(domain_table(results, metrics=["auroc", "ece"], scores=SCORES))
     assert "\n| NA+fog0.06 (corrupted) | 5 | 0.600 |" in table
 

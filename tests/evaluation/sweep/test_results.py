@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.metrics.curves import rss
 from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.panels import _cases
+from ruac.evaluation.sweep.runner import run_sweep
 
 
 def test_results_are_complete_and_sorted(config, finished, shelf):
@@ -134,3 +136,23 @@ def test_the_hash_of_a_data_set_follows_images_and_annotations_but_not_the_place
     seen = {before, after, dataset_hash(dataset)}
     image.unlink()
     assert dataset_hash(dataset) not in seen
+
+
+def test_a_reference_named_like_a_corruption_is_none(config, shelf, tmp_path):
+    """What is a corruption stands in the data: a folder may be named anything."""
+    for name in ("first", "first+fog3"):
+        shutil.copytree(shelf / "domains" / "first", tmp_path / "more" / name)
+    out = run_sweep(
+        replace(
+            config,
+            domains=[str(shelf / "domains" / "second")],
+            reference=[str(tmp_path / "more")],
+            corruptions=["fog:3"],
+            out=str(tmp_path / "out"),
+            limit=1,
+        )
+    )
+    found = {entry["name"]: entry["corruption"] for entry in json.loads((out / "manifest.json").read_text())["domains"]}
+    assert found.pop("second+fog3") == {"of": "second", "name": "fog", "severity": "3", "level": 3}
+    assert set(found) == {"first", "first+fog3", "second"}
+    assert not any(found.values())

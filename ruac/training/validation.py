@@ -52,7 +52,8 @@ def validate(
         model.head.train()
 
     values: dict[str, float] = {}
-    for name, score in zip(models, ("entropy", "total"), strict=False):
+    for name, judged in models.items():
+        score = "entropy" if judged.head is None else "total"  # as the sweep names them
         rows = [row for row in scores.rows if row["model"] == name]
         totals = torch.tensor([sum(r["j"] for r in rows), sum(r["f"] for r in rows), len(rows)], dtype=torch.float32)
         j, f, objects = accelerator.reduce(totals.to(accelerator.device), "sum").tolist()

@@ -14,7 +14,7 @@ from ruac.evaluation.report.overview import metric_charts, radar
 from ruac.evaluation.report.panels import Panel, load_panels
 from ruac.evaluation.report.robustness import robust_groups, robustness
 from ruac.evaluation.report.statements import statements
-from ruac.evaluation.report.tables import domain_table, glance
+from ruac.evaluation.report.tables import glance, region_table
 from ruac.evaluation.results.load import Results, load_results
 from ruac.evaluation.results.names import COLUMNS, DOTS, MASK_SCORES, REGIONS, SHOWN_FIRST
 from ruac.evaluation.results.schema import CASES
@@ -47,7 +47,7 @@ def build_report(results_dir: str | Path, out_path: str | Path | None = None, ti
         shown_first=[k for k in SHOWN_FIRST if k in results.values] or [c.key for c in results.columns[:5]],
         glance={region: glance(results, region) for region in results.regions},
         radar={region: radar(results, region) for region in results.regions},
-        tables={region: domain_table(results, region) for region in results.regions},
+        tables={region: region_table(results, region) for region in results.regions},
         dots={
             region: metric_charts(results, [COLUMNS[k] for k in DOTS if k in results.values], region)
             for region in results.regions

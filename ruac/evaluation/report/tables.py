@@ -48,7 +48,7 @@ def _means(results: Results, column: Column, region: str) -> list[dict]:
     return [cell | {"count": n} for cell, n in zip(shown, counts, strict=True)]
 
 
-def domain_table(results: Results, region: str) -> dict:
+def region_table(results: Results, region: str) -> dict:
     """Header groups, one row per reference and per domain, and the row of means over domains."""
     groups = [(column, results.entries_of(column)) for column in results.columns]
     counts = results.values.reindex(columns=list(COUNTS)).groupby(level="domain").max()

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ruac.base.torchvision_shim import ensure_torchvision
+from ruac.base.torchvision_shim import watch_torchvision
+from ruac.base.version import VERSION as __version__
 
-# sam2, torchmetrics and accelerate all import torchvision: it must be mended before any of them.
-ensure_torchvision()
-
-from ruac.base.version import VERSION as __version__  # noqa: E402
+# sam2, torchmetrics and accelerate all import torchvision: it is mended in whichever of them comes first.
+watch_torchvision()
 
 if TYPE_CHECKING:
     from ruac.inference.predictor import Predictor

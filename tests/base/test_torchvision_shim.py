@@ -1,6 +1,8 @@
 """torchvision is mended only where it is broken in the one known way."""
 
-import builtins
+import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -10,14 +12,14 @@ from ruac.base import torchvision_shim
 @pytest.fixture
 def broken_import(monkeypatch):
     def make(error):
-        original = builtins.__import__
+        original = importlib.import_module
 
         def fail(name, *args, **kwargs):
             if name == "torchvision":
                 raise error
             return original(name, *args, **kwargs)
 
-        monkeypatch.setattr(builtins, "__import__", fail)
+        monkeypatch.setattr(importlib, "import_module", fail)
 
     return make
 
@@ -44,3 +46,20 @@ def test_other_failures_are_not_hidden(broken_import, error):
         torchvision_shim.ensure_torchvision()
     assert info.value is error
     assert torchvision_shim._library is before
+
+
+@pytest.mark.parametrize("first", ["torchvision.ops", "torchmetrics", "accelerate", "kornia", "sam2.build_sam"])
+def test_whoever_imports_torchvision_first_gets_it_mended(first):
+    code = (
+        f"import sys, ruac; assert 'torch' not in sys.modules; import {first}; import torchvision\n"
+        "from torchvision.ops import nms; assert torchvision.__spec__.name == 'torchvision'\n"
+        "assert sys.modules['torchvision.ops'] is torchvision.ops"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_looking_for_torchvision_does_not_import_it():
+    code = "import sys, importlib.util, ruac; assert importlib.util.find_spec('torchvision'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

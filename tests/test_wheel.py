@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CODE = """
@@ -22,6 +23,15 @@ load_backbone("nano")
 assert (asset_root() / "configs" / "train" / "ruac.yaml").is_file()
 assert (Path(build.__file__).parent / "templates").is_dir()
 print(Path(ruac.__file__).parent)
+"""
+CONFIGS = """
+from ruac.base.assets import named_config
+from ruac.base.config import load_config
+from ruac.studies.reproduce.queue import tool
+from ruac.training.adversarial import TrainConfig
+for given in ("ruac", "configs/train/ruac.yaml"):
+    load_config(TrainConfig, named_config(given, "train"), ["source=x"])
+assert tool("train")[1:] == ["-m", "ruac.cli", "train"]
 """
 
 
@@ -42,4 +52,13 @@ def test_a_wheel_in_an_empty_folder(tmp_path):
     shutil.rmtree(source)
     (tmp_path / "empty").mkdir()
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    assert run("-c", CODE, cwd=tmp_path / "empty", env=environment).strip() == str(tmp_path / "site" / "ruac")
+    options = {"cwd": tmp_path / "empty", "env": environment}
+    assert run("-c", CODE, **options).strip() == str(tmp_path / "site" / "ruac")
+    run("-c", CONFIGS, **options)
+
+    Image.new("RGB", (60, 40), (90, 120, 30)).save(tmp_path / "empty" / "photo.png")
+    command = [str(tmp_path / "site" / "bin" / "ruac"), "predict", "photo.png", "--point", "3", "3", "--save", "answer"]
+    said = run(*command, **options)
+    assert "predicted IoU" in said
+    saved = {path.name for path in (tmp_path / "empty" / "answer").iterdir()}
+    assert saved == {"photo.mask.png", "photo.uncertainty.png", "photo.json"}

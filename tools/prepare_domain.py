@@ -1,47 +1,7 @@
-"""Check the native download of a data set, and convert it: tools/prepare_domain.py NAME ROOT [--convert]
+"""``ruac prepare-domain`` as a script: tools/prepare_domain.py takes the same arguments."""
 
-Prints what was found and draws OUT/NAME.png; --convert also writes the COCO folder OUT/NAME. A tree
-that differs is an error that says what was expected.
-"""
-
-import argparse
-from pathlib import Path
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from ruac.base.errors import RuacError, run_tool
-from ruac.data.domains import CARDS, PROTOCOLS, open_domain
-from ruac.data.domains.markdown import cards_page
-from ruac.data.domains.prepare import convert, describe, save_panels
-
-
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", help=", ".join(CARDS))
-    parser.add_argument("root", nargs="?", help="folder of the download")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="ruac", help="whose splits (default: %(default)s)")
-    parser.add_argument("--split", help="another split instead")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample of a large set (default: %(default)s)")
-    parser.add_argument("--convert", action="store_true", help="write the common COCO folder")
-    parser.add_argument("--out", type=Path, default=Path("prepared"), help="where to (default: %(default)s)")
-    parser.add_argument("--cards", action="store_true", help="print docs/domains.md and stop")
-    args = parser.parse_args(argv)
-    if args.cards:
-        print(cards_page(), end="")
-        return
-    if args.name is None or args.root is None:
-        raise RuacError("expected NAME and ROOT; NAME is one of: " + ", ".join(CARDS))
-
-    dataset = open_domain(args.name, args.root, protocol=args.protocol, split=args.split, seed=args.seed)
-    print(describe(dataset))
-    save_panels(dataset, args.out / f"{args.name}.png")
-    print(f"panels: {args.out / args.name}.png")
-    if args.convert:
-        with Progress(TextColumn("convert"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-            task = bar.add_task("convert", total=len(dataset))
-            convert(dataset, args.out / args.name, lambda done: bar.update(task, completed=done))
-        print(f"converted: {args.out / args.name}")
-
+from ruac.base.errors import run_tool
+from ruac.cli.prepare_domain import main
 
 if __name__ == "__main__":
     run_tool(main)

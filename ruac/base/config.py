@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from ruac.base.assets import asset_path, asset_root
 from ruac.base.errors import RuacError
 from ruac.base.files import write_text
 
@@ -20,7 +21,8 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
     """Build the dataclass `cls` from its defaults, a YAML file and dotted ``key=value`` strings.
 
     A YAML file may name another one under ``base``, relative to its own folder, and then holds
-    differences from that. A list replaces the base's list as a whole.
+    differences from that. A list replaces the base's list as a whole. A path that does not exist
+    where it points to, such as ``configs/train/ruac.yaml`` outside a checkout, is the package's own.
 
     A dataclass may define ``validate(self)`` and raise `RuacError` for impossible values; it is
     called on the result and on nested dataclasses, also those in lists.
@@ -29,7 +31,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
     key (naming the nearest valid one), a value of the wrong type, or a key without a default
     (``???``) that nobody gave.
     """
-    layers = [] if path is None else _read_layers(Path(path))
+    layers = [] if path is None else _read_layers(asset_path(path))
     for item in overrides:
         key, separator, _ = item.partition("=")
         if not separator or not key:
@@ -101,8 +103,15 @@ def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
         if not isinstance(base, str | None):
             raise RuacError(f"{path}: key 'base': expected the path of a YAML file, found {base!r}")
         layers.append((str(path), layer))
-        path = None if base is None else path.parent / base
+        path = None if base is None else _base_path(path.parent, base)
     return layers[::-1]
+
+
+def _base_path(folder: Path, base: str) -> Path:
+    """`base` beside the file that names it, else among the package's own files."""
+    beside = folder / base
+    own = asset_root() / base
+    return own if not beside.exists() and own.is_file() else beside
 
 
 def _read_yaml(path: Path) -> DictConfig:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from ruac.base.assets import asset_root, named_config
 from ruac.base.config import config_from, load_config, save_config
 from ruac.base.errors import RuacError
 from ruac.evaluation.sweep.runner import SweepConfig
@@ -242,3 +243,16 @@ def test_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     config = load_config(Typed, None, ["name=~/x", "names=[~/y,~z]"])
     assert (config.name, config.names) == ("/home/somebody/x", ["/home/somebody/y", "~z"])
+
+
+def test_configs_are_found_by_name_and_by_path_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = asset_root() / "configs" / "train" / "ruac.yaml"
+    assert named_config("ruac", "train") == named_config("configs/train/ruac.yaml", "train") == own
+    (tmp_path / "ruac").mkdir()  # a folder of that name is no config
+    assert named_config("ruac", "train") == own
+    (tmp_path / "mine.yaml").write_text("base: configs/sweep/domains.yaml\nlimit: 3\n")
+    assert named_config("mine.yaml", "sweep").resolve() == tmp_path / "mine.yaml"
+    assert load_config(SweepConfig, "mine.yaml", ["domains=[x]", "models=[{name: a, backbone: nano}]"]).limit == 3
+    with pytest.raises(RuacError, match=r"rauc: neither a YAML file nor a config in .*; did you mean 'ruac'"):
+        named_config("rauc", "train")

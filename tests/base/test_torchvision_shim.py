@@ -60,6 +60,6 @@ def test_whoever_imports_torchvision_first_gets_it_mended(first):
 
 
 def test_looking_for_torchvision_does_not_import_it():
-    code = "import sys, importlib.util, ruac; assert importlib.util.find_spec('torchvision'); print('torch' in sys.modules)"
+    code = "import sys, ruac, importlib.util as u; assert u.find_spec('torchvision'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr

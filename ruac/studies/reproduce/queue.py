@@ -72,7 +72,9 @@ def start_process(command: list[str], log: Path) -> int:
 def tool(script: str, *arguments: str, processes: int = 1) -> list[str]:
     """The command that runs an entry script, under torchrun if `processes` is more than one."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "tools" / f"{script}.py"), *arguments]
+    tool = ROOT / "tools" / f"{script}.py"  # not in an installed package, where the command line is
+    entry = [str(tool)] if tool.is_file() else ["-m", "ruac.cli", script]
+    return [sys.executable, *(launcher if processes > 1 else []), *entry, *arguments]
 
 
 def _train(plan: PlanConfig, run: Run, start: Start) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ruac.backbone.load import ROOT
+from ruac.cli.benchmark import NAMES, benchmarks
 from ruac.evaluation.metrics import boundary_f
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, evaluate_image
@@ -155,4 +156,5 @@ def test_tool_names_an_unknown_benchmark(capsys):
         module.main(["speed"])
     assert stopped.value.code == 2
     assert "'speed'" in capsys.readouterr().err
-    assert all(len(entry) == 3 for entry in module.BENCHMARKS.values())
+    assert all(len(entry) == 3 for entry in benchmarks().values())
+    assert tuple(benchmarks()) == NAMES

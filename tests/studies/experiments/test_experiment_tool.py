@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ruac.base.errors import run_tool
+from ruac.studies.experiments import annotators
 
 SCRIPT = Path(__file__).parents[3] / "tools" / "experiment.py"
 
@@ -21,8 +22,7 @@ def tool():
 def test_config_reaches_the_experiment(tool, monkeypatch, capsys, tmp_path):
     (tmp_path / "few.yaml").write_text("{limit: 7, protocol: {clicks: 5}}\n")
     seen = []
-    config = tool.EXPERIMENTS["annotators"][0]
-    monkeypatch.setitem(tool.EXPERIMENTS, "annotators", (config, lambda given: seen.append(given) or given.out))
+    monkeypatch.setattr(annotators, "run_annotators", lambda given: seen.append(given) or given.out)
     tool.main(["annotators", "data=x", "--config", str(tmp_path / "few.yaml"), "out=here"])
     assert (seen[0].data, seen[0].limit, seen[0].protocol.clicks) == ("x", 7, 5)
     assert capsys.readouterr().out == "results: here\n"

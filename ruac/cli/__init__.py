@@ -1,0 +1,60 @@
+"""The command ``ruac``: one file per verb, imported only when it is asked for, so that every help is there at once."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from ruac.base.errors import run_tool
+
+VERBS = {
+    "predict": "segment an image with its uncertainty",
+    "train": "train the uncertainty head on a source domain",
+    "export": "turn a trained run into a model folder",
+    "sweep": "evaluate models zero-shot over many domains",
+    "report": "write the HTML report of a sweep",
+    "table": "print a sweep as a Markdown or LaTeX table",
+    "compare": "compare sweeps of the same objects",
+    "quickstart": "train, export, sweep, predict and report in minutes",
+    "reproduce": "train, export and sweep all rows of a plan",
+    "fetch-checkpoint": "download official SAM 2.1 checkpoints",
+    "fit-context": "fit a scale that reads the answer",
+    "fit-temperature": "fit vanilla SAM 2's temperature",
+    "make-scenes": "write procedural scenes as COCO folders",
+    "prepare-domain": "check and convert the native download of a data set",
+    "pretrain": "train the nano backbone promptably",
+    "experiment": "run one of the experiments",
+    "benchmark": "measure where time and memory go",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run ``ruac VERB ...``; a `RuacError` becomes one line and exit status 2."""
+    run_tool(_dispatch, argv)
+
+
+def _dispatch(argv: list[str]) -> None:
+    verb, *rest = argv or ["--help"]
+    if verb in ("-h", "--help"):
+        print(_help())
+    elif verb == "--version":
+        from ruac import __version__
+
+        print(f"ruac {__version__}")
+    elif verb in VERBS:
+        import_module(f"ruac.cli.{verb.replace('-', '_')}").main(rest, prog=f"ruac {verb}")
+    else:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.0)
+        print(f"error: {verb!r}: unknown verb; did you mean {near[0]!r}? ruac --help lists them", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:18}{line}" for verb, line in VERBS.items())
+    return (
+        "usage: ruac VERB ...\n\nSegment Anything 2 that says, per pixel, where its mask is wrong.\n\n"
+        f"{verbs}\n\nruac VERB --help says more.\n"
+        "example:\n  ruac predict photo.jpg --point 120 80 --out overlay.png"
+    )

@@ -1,0 +1,19 @@
+"""Export a trained run as a model folder."""
+
+from __future__ import annotations
+
+from ruac.cli.parser import verb_parser
+
+EXAMPLE = "ruac export runs/ruac runs/ruac/export --head-only"
+
+
+def main(argv: list[str], prog: str | None = None) -> None:
+    parser = verb_parser(__doc__, EXAMPLE, prog)
+    parser.add_argument("run", help="out= of tools/train.py")
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("--head-only", action="store_true", help="leave the backbone's weights out")
+    args = parser.parse_args(argv)
+
+    from ruac.training.export_run import export_run
+
+    print(f"exported: {export_run(args.run, args.out, with_backbone=not args.head_only)}")

@@ -1,0 +1,21 @@
+"""Fit a scale that reads the answer, to SAM 2 or to an exported head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ruac.cli.parser import verb_parser
+
+EXAMPLE = "ruac fit-context source=DIR split=train backbone=nano out=runs/fitted"
+
+
+def main(argv: list[str], prog: str | None = None) -> None:
+    parser = verb_parser(__doc__, EXAMPLE, prog)
+    parser.add_argument("--config", type=Path, help="YAML of differences from ContextFitConfig")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    args = parser.parse_intermixed_args(argv)
+
+    from ruac.base.config import load_config
+    from ruac.calibration.local_temperature import ContextFitConfig, run_context_fit
+
+    print(f"export: {run_context_fit(load_config(ContextFitConfig, args.config, args.overrides))}")

@@ -1,0 +1,52 @@
+"""An answer as files that any tool reads: PNGs, and JSON with COCO run lengths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from ruac.base.files import atomic_path, write_text
+from ruac.inference.predictor import PredictedMasks
+
+LEVELS = 65535  # uncertainty 1 in the 16-bit PNG
+
+
+def save_answer(folder: str | Path, name: str, answer: PredictedMasks) -> list[Path]:
+    """Write the best mask and its uncertainty as PNG, and all masks with their scores as JSON; returns the files.
+
+    ``NAME.mask.png`` is 0 or 255, ``NAME.uncertainty.png`` has 16 bits (0 certain, 65535 coin toss), and in
+    ``NAME.json`` every mask, best first, has a score (predicted IoU), its box, area, mean uncertainty inside it
+    (null where it is empty) and COCO RLE. Raises `RuacError` where the folder cannot be written.
+    """
+    folder = Path(folder)
+    mask, uncertainty = folder / f"{name}.mask.png", folder / f"{name}.uncertainty.png"
+    _save_png(mask, answer.masks[0].astype(np.uint8) * 255)
+    _save_png(uncertainty, np.rint(np.clip(answer.uncertainty[0], 0.0, 1.0) * LEVELS).astype(np.uint16))
+    content = {
+        "size": list(answer.masks.shape[1:]),
+        "mask": mask.name,
+        "uncertainty": {"file": uncertainty.name, "one": LEVELS},
+        "masks": [_entry(*parts) for parts in zip(answer.masks, answer.scores, answer.uncertainty, strict=True)],
+    }
+    write_text(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
+    return [mask, uncertainty, folder / f"{name}.json"]
+
+
+def _entry(mask: np.ndarray, score: float, uncertainty: np.ndarray) -> dict:
+    code = rle.encode(np.asfortranarray(mask, np.uint8))
+    return {
+        "score": float(score),
+        "mean_uncertainty": float(uncertainty[mask].mean()) if mask.any() else None,
+        "area": int(rle.area(code)),
+        "bbox": rle.toBbox(code).tolist(),
+        "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode("ascii")},
+    }
+
+
+def _save_png(path: Path, pixels: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

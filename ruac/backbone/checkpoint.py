@@ -45,7 +45,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``.pt`` or ``.safetensors`` checkpoint, on the CPU. Raises `RuacError` if unreadable."""
     path = Path(path)
     if not path.is_file():
-        raise RuacError(f"{path}: checkpoint not found; tools/fetch_checkpoint.py fetches the official ones")
+        raise RuacError(f"{path}: checkpoint not found; ruac fetch-checkpoint fetches the official ones")
     try:
         _check_head(path)
         if path.suffix == ".safetensors":

@@ -74,5 +74,5 @@ def checkpoint_path(config: BackboneConfig) -> Path:
     for path in (given, ROOT / given):
         if path.is_file():
             return path
-    hint = "" if config.kind == "nano" else f"; fetch it with: python tools/fetch_checkpoint.py {config.kind}"
+    hint = "" if config.kind == "nano" else f"; fetch it with: ruac fetch-checkpoint {config.kind}"
     raise RuacError(f"{given}: checkpoint of backbone {config.kind} not found{hint}")

@@ -1,4 +1,4 @@
-"""Train the uncertainty head. Several processes: accelerate launch tools/train.py, or -m ruac.cli train."""
+"""Train the uncertainty head. Several processes: accelerate launch -m ruac.cli train ..."""
 
 from __future__ import annotations
 

@@ -152,5 +152,5 @@ def test_random_bytes(tmp_path):
 
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "absent.pt", tmp_path):
-        with pytest.raises(RuacError, match=r"checkpoint not found; tools/fetch_checkpoint.py"):
+        with pytest.raises(RuacError, match=r"checkpoint not found; ruac fetch-checkpoint"):
             read_state(path)

@@ -204,4 +204,4 @@ def test_a_missing_checkpoint_says_how_to_get_it(kind):
     with pytest.raises(RuacError) as info:
         load_backbone(BackboneConfig(kind, f"nowhere/{kind}.pt", 64))
     assert str(info.value).startswith(f"nowhere/{kind}.pt: ")
-    assert str(info.value).endswith(f"fetch it with: python tools/fetch_checkpoint.py {kind}")
+    assert str(info.value).endswith(f"fetch it with: ruac fetch-checkpoint {kind}")

@@ -281,5 +281,5 @@ def test_no_home_is_one_line(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr("pathlib.Path.expanduser", without)
-    with pytest.raises(RuacError, match="^~/x: this user has no home folder"):
+    with pytest.raises(RuacError, match=r"^~/x: this user has no home folder"):
         load_config(Typed, None, ["name=~/x"])

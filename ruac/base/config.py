@@ -7,14 +7,17 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from ruac.base.assets import asset_path, asset_root
 from ruac.base.errors import RuacError
-from ruac.base.files import write_text
+from ruac.base.files import at_home, write_text
 
 T = TypeVar("T")
+
+_REWRITTEN = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
 
 
 def load_config(cls: type[T], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> T:
@@ -31,7 +34,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
     key (naming the nearest valid one), a value of the wrong type, or a key without a default
     (``???``) that nobody gave.
     """
-    layers = [] if path is None else _read_layers(asset_path(path))
+    layers = [] if path is None else _read_layers(cls, asset_path(at_home(path)))
     for item in overrides:
         key, separator, _ = item.partition("=")
         if not separator or not key:
@@ -72,7 +75,36 @@ def _override(cls: type, item: str) -> DictConfig:
         layer = OmegaConf.create({})
         OmegaConf.update(layer, key, value)
         return layer
-    return OmegaConf.from_dotlist([item])
+    layer = OmegaConf.create({})
+    OmegaConf.update(layer, key, _parse(kind, typed))
+    return layer
+
+
+def _parse(kind: Any, text: str) -> Any:
+    """YAML as OmegaConf reads it, but 010, 1e3 and no stay as they stand where `kind` holds text, at any depth."""
+    loader = get_yaml_loader()(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _keep_text(kind, node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _keep_text(kind: Any, node: yaml.Node) -> None:
+    if isinstance(node, yaml.ScalarNode):
+        if (kind is str or str in get_args(kind)) and get_origin(kind) is not list and node.tag in _REWRITTEN:
+            node.tag = "tag:yaml.org,2002:str"
+    elif isinstance(node, yaml.SequenceNode):
+        for entry in node.value:
+            _keep_text(get_args(kind)[0] if get_origin(kind) is list else None, entry)
+    elif (cls := next((t for t in (kind, *get_args(kind)) if is_dataclass(t)), None)) is not None:
+        hints = get_type_hints(cls)
+        for key, value in node.value:
+            merges = key.tag == "tag:yaml.org,2002:merge"  # <<: *other holds fields of this same mapping
+            _keep_text(cls if merges else hints.get(key.value), value)
 
 
 def _kind(cls: type, names: list[str]) -> Any:
@@ -91,19 +123,19 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _read_layers(path: Path) -> list[tuple[str, DictConfig]]:
+def _read_layers(cls: type, path: Path) -> list[tuple[str, DictConfig]]:
     """The file and its bases, the last base first."""
     layers, seen = [], set()
     while path is not None:
         if path.resolve() in seen:
             raise RuacError(f"{path}: key 'base' leads back to this file")
         seen.add(path.resolve())
-        layer = _read_yaml(path)
+        layer = _read_yaml(cls, path)
         base = layer.pop("base", None)
         if not isinstance(base, str | None):
             raise RuacError(f"{path}: key 'base': expected the path of a YAML file, found {base!r}")
         layers.append((str(path), layer))
-        path = None if base is None else _base_path(path.parent, base)
+        path = None if base is None else _base_path(path.parent, str(at_home(base)))
     return layers[::-1]
 
 
@@ -114,9 +146,12 @@ def _base_path(folder: Path, base: str) -> Path:
     return own if not beside.exists() and own.is_file() else beside
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def _read_yaml(cls: type, path: Path) -> DictConfig:
     try:
-        layer = OmegaConf.load(path)
+        values = _parse(cls, path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict | list | str | None):
+            raise RuacError(f"{path}: not a readable YAML file: expected a mapping of keys, found {values!r}")
+        layer = OmegaConf.create({} if values is None else values)
     except FileNotFoundError:
         raise RuacError(f"{path}: config file not found") from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
@@ -190,7 +225,7 @@ def _expand_home(config: Any) -> None:
 
 
 def _home(value: Any) -> Any:
-    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
+    return str(at_home(value)) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _validate(config: Any) -> None:

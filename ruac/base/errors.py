@@ -1,5 +1,6 @@
 """User errors: one line that names the file, key or index and says what was expected."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -7,12 +8,26 @@ from collections.abc import Callable
 class RuacError(Exception):
     """Bad input from a user. Entry scripts print it on one line and exit with status 2."""
 
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_own_message(str(message)))
+
 
 def one_line(error: BaseException) -> str:
-    """The message alone, also of an error that a worker process raised: torch hands those on with their traceback."""
-    text = str(error)
+    return " ".join(str(error).split())
+
+
+def _own_message(text: str) -> str:
+    """What a worker process said: torch raises its error again with the whole traceback as the message."""
     _, raised, message = text.rpartition(f"{RuacError.__module__}.{RuacError.__qualname__}: ")
-    return " ".join((message if raised and "Traceback" in text else text).split())
+    return message.strip() if raised and "Traceback" in text else text
+
+
+def _at_home(argument: str) -> str:
+    """``~/x`` and ``--out=~/x``, which not every shell replaces; `load_config` sees to ``key=~/x``."""
+    option, separator, value = argument.partition("=")
+    if argument.startswith("--") and separator:
+        return f"{option}={_at_home(value)}"
+    return os.path.expanduser(argument) if argument.startswith("~/") else argument
 
 
 def run_tool(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
@@ -21,7 +36,7 @@ def run_tool(main: Callable[[list[str]], None], argv: list[str] | None = None) -
         if hasattr(stream, "reconfigure"):  # names of files and bars may hold what a console cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        main(sys.argv[1:] if argv is None else argv)
+        main([_at_home(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     except RuacError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None

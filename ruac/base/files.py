@@ -40,6 +40,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def at_home(path: str | Path) -> Path:
+    """`path` with a leading ``~/`` replaced. Raises `RuacError` where this user has no home folder."""
+    try:
+        return Path(path).expanduser() if str(path).startswith("~/") else Path(path)
+    except RuntimeError:
+        raise RuacError(f"{path}: this user has no home folder; expected a path without ~") from None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` atomically as UTF-8."""
     with atomic_path(path) as temporary:

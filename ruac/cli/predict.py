@@ -17,17 +17,19 @@ def main(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--box", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"))
     parser.add_argument("--model", help="exported folder (default: the embedded nano)")
     parser.add_argument("--backbone", help="name or YAML, for a head-only export")
-    parser.add_argument("--out", type=Path, help="overlay to write (default: IMAGE.uncertainty.png)")
+    parser.add_argument("--out", type=Path, help="overlay, as PNG, JPEG, WebP or TIFF (default: IMAGE.uncertainty.png)")
     parser.add_argument("--save", type=Path, metavar="DIR", help="also write mask, 16-bit uncertainty and JSON there")
     args = parser.parse_args(argv)
 
     import numpy as np
 
     from ruac.data.sample import read_image
-    from ruac.evaluation.report.overlay import save_overlay
+    from ruac.evaluation.report.overlay import picture_format, save_overlay
     from ruac.inference.predictor import DEFAULT, Predictor
     from ruac.inference.save import save_answer
 
+    out = args.out or args.image.with_suffix(".uncertainty.png")
+    picture_format(out)  # a name that cannot be written is said before the work
     predictor = Predictor(args.model or DEFAULT, backbone=args.backbone)
     image = read_image(args.image)
     predictor.set_image(image)
@@ -35,7 +37,6 @@ def main(argv: list[str], prog: str | None = None) -> None:
     points = np.array(clicks) if clicks else None
     labels = np.array([1] * len(args.point) + [0] * len(args.background)) if clicks else None
     answer = predictor.predict(points=points, labels=labels, box=args.box)
-    out = args.out or args.image.with_suffix(".uncertainty.png")
     save_overlay(out, image, answer.masks[0], answer.uncertainty[0], points=points, labels=labels)
     unsure = float((answer.uncertainty[0] > 0.5).mean())
     print(f"predicted IoU {answer.scores[0]:.3f}, {unsure:.1%} of the pixels are unsure (u > 0.5)\noverlay: {out}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ruac.backbone import Backbone, Decoded, Features
+from ruac.backbone.precision import expect_full_precision
 from ruac.backbone.prompts import Prompts
 from ruac.inference.answer import Maps, answer_maps
 from ruac.uncertainty import Head, MaskPosterior, probit_logit
@@ -55,7 +56,8 @@ class UncertainSam(nn.Module):
         return self.backbone.image_size
 
     def encode(self, images: Tensor) -> Features:
-        """``[B, 3, S, S]`` normalised images to features."""
+        """``[B, 3, S, S]`` normalised images to features. Raises `RuacError` for weights of half precision."""
+        expect_full_precision(self.backbone, "backbone")
         return self.backbone.encode(images)
 
     def decode(self, features: Features, prompts: Prompts) -> Prediction:
@@ -68,5 +70,6 @@ def predict(decoded: Decoded, head: Head | None) -> Prediction:
     """Attach the head's posterior to a decoder pass; its mean is what masks are taken from."""
     if head is None:
         return Prediction(decoded.logits, decoded.iou, decoded, None)
+    expect_full_precision(head, "head")
     posterior = head(decoded)
     return Prediction(posterior.mean, decoded.iou, decoded, posterior)

@@ -256,3 +256,44 @@ def test_configs_are_found_by_name_and_by_path_from_anywhere(tmp_path, monkeypat
     assert load_config(SweepConfig, "mine.yaml", ["domains=[x]", "models=[{name: a, backbone: nano}]"]).limit == 3
     with pytest.raises(RuacError, match=r"rauc: neither a YAML file nor a config in .*; did you mean 'ruac'"):
         named_config("rauc", "train")
+
+
+@dataclass
+class Nested:
+    one: Typed = field(default_factory=Typed)
+    many: list[Typed] = field(default_factory=list)
+
+
+TEXTS = ["010", "no", "1_000", "1.10", "1e3", "12:30:45", "2024_10_05", "2024-10-05", "true"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_inside_mappings_and_files_stays_as_written(write, text):
+    fields = f"{{name: {text}, maybe: {text}, names: [{text}], rate: 1e-3}}"
+    expected = Typed(text, text, [text], 1e-3)
+    wanted = Nested(expected, [expected])
+    assert load_config(Nested, None, [f"one={fields}", f"many=[{fields}]"]) == wanted
+    assert load_config(Nested, write(f"one: {fields}\nmany: [{fields}]\n")) == wanted
+    assert load_config(Nested, write(f"one: &same {fields}\nmany:\n  - <<: *same\n")) == wanted
+
+
+def test_what_is_no_text_is_still_yaml(write):
+    path = write("one: {maybe: null, rate: 0x10}\nmany: [{maybe: ~, name: 'no'}]\n")
+    assert load_config(Nested, path) == Nested(Typed(rate=16.0), [Typed("no")])
+
+
+def test_home_of_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("name: a\n")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "a.yaml").write_text("base: ~/base.yaml\nrate: 2\n")
+    assert load_config(Typed, "~/inside/a.yaml") == Typed("a", rate=2.0)
+
+
+def test_no_home_is_one_line(monkeypatch):
+    def without(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", without)
+    with pytest.raises(RuacError, match=r"^~/x: this user has no home folder"):
+        load_config(Typed, None, ["name=~/x"])

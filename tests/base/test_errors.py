@@ -1,5 +1,6 @@
 """Entry scripts: one line and the right exit status."""
 
+import io
 import sys
 
 import pytest
@@ -57,3 +58,26 @@ def test_an_error_of_a_worker_process_is_one_line(capsys):
     with pytest.raises(SystemExit):
         run_tool(lambda argv: list(loader), [])
     assert capsys.readouterr().err == "error: a.png: image file not found\n"
+
+
+def test_an_error_of_a_worker_process_has_its_own_message():
+    loader = torch.utils.data.DataLoader(_Broken(), num_workers=1)
+    with pytest.raises(RuacError) as info:
+        list(loader)
+    assert str(info.value) == "a.png: image file not found"
+
+
+def test_home_in_arguments(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    seen = []
+    run_tool(seen.extend, ["~/a", "--out=~/b", "~c", "a=~/d", "--x", "/~/e"])
+    assert seen == ["/home/somebody/a", "--out=/home/somebody/b", "~c", "a=~/d", "--x", "/~/e"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_console_that_is_not_utf_8(monkeypatch, encoding):
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", console)
+    run_tool(lambda argv: print("wrote \u6a19\u672c.png \u2714 \udcff"), [])
+    console.flush()
+    assert console.buffer.getvalue() == rb"wrote \u6a19\u672c.png \u2714 \udcff" + b"\n"

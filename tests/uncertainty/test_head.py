@@ -6,6 +6,7 @@ import torch
 from ruac.backbone.outputs import Decoded
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
+from ruac.inference.model import predict
 from ruac.uncertainty import BayesianHead, HeadConfig, build_head, total_uncertainty
 from ruac.uncertainty.bayesian import inward_clamp, straight_through_relu
 from ruac.uncertainty.head import POSTERIORS
@@ -229,3 +230,10 @@ def test_parameter_counts_at_the_size_of_sam_2(posterior, kappa, count):
 def test_impossible_settings_are_user_errors(override, words):
     with pytest.raises(RuacError, match=words):
         load_config(HeadConfig, overrides=[override])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in POSTERIORS if kind != "none"])
+def test_weights_of_half_precision_are_refused(kind):
+    head = build_head(HeadConfig(kind), token_dim=TOKEN_DIM, channels=CHANNELS).bfloat16()
+    with pytest.raises(RuacError, match=r"^head: weights are bfloat16, expected float32"):
+        predict(make_decoded(), head)

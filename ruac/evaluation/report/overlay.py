@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path
 
 MASK_COLOR = (0.05, 0.62, 0.90)
@@ -25,6 +26,7 @@ COLORBAR_LABEL = "uncertainty (0 certain, 1 coin toss)"
 _COLORS = matplotlib.colormaps["inferno"]
 _INK = "#1f2328"
 _DPI = 200
+_FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
 def paint_mask(
@@ -109,13 +111,22 @@ def draw_overlay(
 
 
 def save_overlay(path: str | Path, image: np.ndarray, mask: np.ndarray, uncertainty: np.ndarray, **options) -> None:
-    """Write `draw_overlay` as a PNG, whole or not at all. `options` are its keywords.
+    """Write `draw_overlay` in the format of the name, whole or not at all. `options` are its keywords.
 
-    Raises `RuacError` when `path` cannot be written.
+    Raises `RuacError` when `path` cannot be written, or for a name of another format.
     """
+    kind = picture_format(path)
     picture = draw_overlay(image, mask, uncertainty, **options)
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG", dpi=(_DPI, _DPI))
+        Image.fromarray(picture).save(temporary, format=kind, dpi=(_DPI, _DPI), quality=95)
+
+
+def picture_format(path: str | Path) -> str:
+    """Pillow's name of the format that the name of `path` says, PNG without a suffix. Raises `RuacError` for others."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise RuacError(f"{path}: expected a name that ends in {', '.join(s for s in _FORMATS if s)}")
+    return _FORMATS[suffix]
 
 
 def draw_outline(axes: Axes, mask: np.ndarray, color=MASK_COLOR, width: float = 1.4) -> None:

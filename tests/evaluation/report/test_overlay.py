@@ -82,6 +82,21 @@ def test_draw_overlay_names_what_does_not_fit(name, arguments):
         draw_overlay(IMAGE, MASK, NOTHING, points=[[1, 2]], labels=[1, 0])
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP"), ("a.tif", "TIFF"), ("a", "PNG")]
+)
+def test_the_name_says_the_format(tmp_path, name, kind):
+    save_overlay(tmp_path / name, IMAGE, MASK, NOTHING)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+
+
+def test_a_name_of_no_picture_is_refused(tmp_path):
+    with pytest.raises(RuacError, match=r"a\.txt: expected a name that ends in \.png, \.jpg"):
+        save_overlay(tmp_path / "a.txt", IMAGE, MASK, NOTHING)
+    assert not list(tmp_path.iterdir())
+
+
 def test_save_overlay_writes_a_png_or_nothing(tmp_path):
     path = tmp_path / "new" / "overlay.png"
     save_overlay(path, IMAGE, MASK, NOTHING, title="title")

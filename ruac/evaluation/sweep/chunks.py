@@ -24,6 +24,7 @@ from ruac.evaluation.score import Scores
 
 SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
 SAVE_SHARE = 20  # of the time goes into saving at most one part in so many
+HALF = 32  # characters of the name of an image that say what is asked of it; the rest is its content
 OBJECTS = 2048  # in a chunk, beyond which another one is begun: what a process holds does not grow with its domain
 
 
@@ -124,15 +125,29 @@ def is_finished(path: Path, key: str) -> bool:
     return True
 
 
+def drop_edited(folder: Path, domain: str, key: str, wanted: Iterable[str]) -> None:
+    """Remove the chunks of `domain` that hold a picture edited since, so that all their images are redone."""
+    wanted = set(wanted)
+    asked = {name[:HALF] for name in wanted}
+    for path in (folder / "chunks" / domain).glob("*.npz"):
+        if _edited(_images(path, key), wanted, asked):
+            path.unlink()
+
+
 def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) -> dict[str, Path]:
     """The images of `domain` that are done, each with its chunk. wanted: the names of all that are to be swept.
 
+    A chunk that holds a picture edited since counts as not there; `drop_edited` removes it.
     Raises `RuacError` for a chunk that is broken, of another sweep, or holds an image that is not wanted or that
     another chunk holds too: its sums cannot be taken apart.
     """
     wanted, found = set(wanted), {}
+    asked = {name[:HALF] for name in wanted}
     for path in sorted((folder / "chunks" / domain).glob("*.npz")):
-        for image in json.loads(str(_read(path, key, names=("key", "images"))["images"])):
+        images = _images(path, key)
+        if _edited(images, wanted, asked):
+            continue
+        for image in images:
             if image not in wanted:
                 raise RuacError(
                     f"{path}: holds an image that was changed since or is beyond limit=; "
@@ -159,3 +174,12 @@ def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[st
 
 def _unreadable(path: Path, error: Exception) -> RuacError:
     return RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo its images")
+
+
+def _images(path: Path, key: str) -> list[str]:
+    return json.loads(str(_read(path, key, names=("key", "images"))["images"]))
+
+
+def _edited(images: list[str], wanted: set[str], asked: set[str]) -> bool:
+    """Whether one of `images` is asked the same as an image of `wanted`, of other content."""
+    return any(image not in wanted and image[:HALF] in asked for image in images)

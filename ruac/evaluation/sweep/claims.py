@@ -20,7 +20,7 @@ from PIL import Image
 
 from ruac.base.files import sha256
 from ruac.data.sample import MaskDataset, Record
-from ruac.evaluation.sweep.chunks import finished_images
+from ruac.evaluation.sweep.chunks import HALF, finished_images
 
 T = TypeVar("T")
 
@@ -34,15 +34,17 @@ class Job(NamedTuple):
 
 
 def image_names(dataset: MaskDataset, limit: int = 0) -> list[str]:
-    """SHA-256 of each image's id, object ids, and the content of its file and annotation files. limit: the first.
+    """A name per image: half a SHA-256 of its id, object ids and annotation files, then half of one of its own file.
 
-    Nothing is decoded. An image or annotation file that is missing has a name as well, which changes when it is there.
+    So a picture that was edited is told apart from another annotation of it (`chunks.finished_images`). limit: the
+    first. Nothing is decoded. A file that is missing has a part in the name as well, which changes when it is there.
     """
     content = cache(lambda path: _unless_missing(sha256, path))
     names = []
     for record in dataset.records[: limit or None]:
-        facts = [record.id, record.object_ids, content(record.path), [content(path) for path in record.annotations]]
-        names.append(hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+        asked = [record.id, record.object_ids, [content(path) for path in record.annotations]]
+        halves = (hashlib.sha256(json.dumps(facts).encode()).hexdigest() for facts in (asked, content(record.path)))
+        names.append("".join(half[:HALF] for half in halves))
     return names
 
 

@@ -20,7 +20,7 @@ from ruac.data.sample import MaskDataset, Record
 from ruac.data.synthetic.corruptions import parse_corruption
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import evaluate_image
-from ruac.evaluation.sweep.chunks import ChunkWriter
+from ruac.evaluation.sweep.chunks import ChunkWriter, drop_edited
 from ruac.evaluation.sweep.claims import Claims, Job, finishing_on_signal, image_names, jobs_left, shared
 from ruac.evaluation.sweep.methods import is_vanilla, load_model
 from ruac.evaluation.sweep.open import check_name, corrupted, open_domains
@@ -130,6 +130,9 @@ def run_sweep(config: SweepConfig) -> Path:
     sweep = open_sweep(config)
     state, out = PartialState(), Path(config.out)
     names = {d: image_names(data, config.limit) for d, data in sweep.domains.items()} if state.is_main_process else {}
+    if state.is_main_process:
+        for domain in sweep.domains:
+            drop_edited(out, domain, sweep.key, names[domain])
     jobs = shared(lambda: jobs_left(out, sweep.domains, names, sweep.key))
     claims = Claims(len(jobs))
     failed = gather_object(_evaluate(sweep, jobs, claims))  # and so all processes have saved

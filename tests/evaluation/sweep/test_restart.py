@@ -284,3 +284,20 @@ def test_two_processes_give_the_numbers_of_one(config, shelf, tmp_path, assert_s
     assert (outs[0] / "table.tex").read_bytes() == (outs[1] / "table.tex").read_bytes()
     assert len(chunks(outs[0])) == 3
     assert len(chunks(outs[1])) > 3  # both had a share of at least one domain
+
+
+def test_an_edited_picture_is_swept_again(config, finished, shelf, tmp_path, monkeypatch, sweep, assert_same_results):
+    """The same command after an edit gives what a fresh folder would, however large the file is."""
+    shutil.copytree(shelf / "domains", tmp_path / "domains")
+    config = replace(config, domains=[str(tmp_path / "domains")])
+    path = tmp_path / "domains" / "second" / "images" / "1.png"
+    picture = np.asarray(Image.open(path))
+    Image.fromarray(picture).save(path, "BMP")
+    sweep(config)
+    size = path.stat().st_size
+    Image.fromarray(255 - picture).save(path, "BMP")
+    assert path.stat().st_size == size
+    seen = count_images(monkeypatch)
+    again = sweep(config)
+    assert {domain for domain, _ in seen} == {"second"}
+    assert_same_results(again, sweep(replace(config, out=str(tmp_path / "fresh"))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,14 +127,33 @@ def _via_polygon(shape: dict) -> list[list[float]]:
 
 
 def labelme(file: Path) -> tuple[Entry, ...]:
-    """The polygons of a labelme file; shapes that share a ``group_id`` are one object."""
-    objects: dict[str, list] = {}
+    """The shapes of a labelme file; those that share ``label`` and ``group_id`` are one object, as in labelme's own
+    export. An object's id is its shape's number or ``groupG``, with the label where several use that number."""
+    objects: dict[tuple[Any, Any], list] = {}
     for number, shape in enumerate(list_of(read_json(file), "shapes", file)):
         with keys_of(f"{file}: shapes[{number}]"):
-            group = shape.get("group_id")
-            polygon = [c for point in shape["points"] for c in point]
-            objects.setdefault(str(number) if group is None else f"group{group}", []).append(polygon)
-    return tuple(objects.items())
+            group, label = shape.get("group_id"), shape.get("label")
+            key = (number, None) if group is None else (f"group{group}", label)
+            objects.setdefault(key, []).append(_labelme_outline(shape))
+    groups = Counter(group for group, _ in objects)
+    return tuple(
+        (str(group) if groups[group] == 1 else f"{group}/{label}", outlines)
+        for (group, label), outlines in objects.items()
+    )
+
+
+def _labelme_outline(shape: dict) -> list[float]:
+    """Flat x, y of a shape's outline; lines and points have no pixels."""
+    kind, points = shape.get("shape_type", "polygon"), np.asarray(shape["points"], float).reshape(-1, 2)
+    if kind == "rectangle":
+        (x0, y0), (x1, y1) = points
+        points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    elif kind == "circle":  # its centre, and a point on it
+        turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        points = points[0] + np.hypot(*(points[1] - points[0])) * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    elif kind != "polygon":
+        points = points[:0]
+    return points.reshape(-1).tolist()
 
 
 def list_of(content: Any, key: str, file: Path) -> list:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from ruac.base.errors import RuacError
 from ruac.data.domains.card import PROTOCOLS, Card
 from ruac.data.domains.picture import Picture
+from ruac.data.domains.places import NotThere
 from ruac.data.domains.registry import CARDS
 from ruac.data.domains.subsample import ABOUT, MOST, draw
 from ruac.data.sample import Record, Sample, read_image
@@ -96,8 +99,9 @@ def open_domain(
 ) -> NativeDataset:
     """Open the native download of a data set.
 
-    name: a key of `CARDS`. root: the folder of the download, or one around it. protocol: "ruac" or
-    "sam1", which choose the splits. split: another one instead. most, about, seed: see `subsample.draw`.
+    name: a key of `CARDS`. root: the folder of the download, one around it, or one of its own folders (a warning then
+    names what is read). protocol: "ruac" or "sam1", which choose the splits. split: another one instead. most, about,
+    seed: see `subsample.draw`.
     Raises `RuacError` for an unknown name and for whatever differs from the card's format, naming the
     file and what was expected.
     """
@@ -109,7 +113,19 @@ def open_domain(
     if not root.is_dir():
         raise RuacError(f"{root}: folder not found; expected {CARDS[name].title}: {CARDS[name].tree}")
     splits = CARDS[name].splits[protocol] if split is None else (split,)
-    return NativeDataset(CARDS[name], splits, root.resolve(), most=most, about=about, seed=seed)
+    root, options = root.resolve(), {"most": most, "about": about, "seed": seed}
+    try:
+        return NativeDataset(CARDS[name], splits, root, **options)
+    except NotThere:
+        for around in root.parents[:2]:
+            with suppress(RuacError):
+                dataset = NativeDataset(CARDS[name], splits, around, **options)
+                if any(
+                    root in file.parents for record in dataset.records for file in (record.path, *record.annotations)
+                ):
+                    warnings.warn(f"{root}: is a part of {CARDS[name].title}, read from {around}", stacklevel=2)
+                    return dataset
+        raise
 
 
 def _objects(picture: Picture) -> tuple[list[str], int]:

@@ -129,7 +129,7 @@ OBJECTS = (
         splits=both("val"),
         sam=(945, 9642),
         verified="detectron2 (https://github.com/facebookresearch/detectron2, data/datasets/lvis.py and builtin.py), "
-        "which shows the 2014 file names",
+        "which shows the 2014 file names; an excerpt of the real file was read",
         pictures=_lvis,
     ),
     Card(
@@ -141,11 +141,13 @@ OBJECTS = (
         size="4,402 images",
         version="NDD20.zip",
         tree="ABOVE_LABELS.json, ABOVE/*.jpg, BELOW_LABELS.json, BELOW/*.jpg",
-        rule="VIA region (polygon, or polyline closed); the few of two points have no pixel",
+        rule="VIA region (polygon, or polyline); the few of two points have no pixel. Outlines are open: closing "
+        "them, without "
+        "which they have no inside, adds an edge of ours. ABOVE and BELOW share file names, so ids begin with the part",
         splits=both("train"),
         sam=(4402, 6100),
-        verified="wildlife-datasets' loader (https://github.com/WildlifeDatasets/wildlife-datasets, NDD20); the set "
-        "has no split of its own",
+        verified="wildlife-datasets' loader (https://github.com/WildlifeDatasets/wildlife-datasets, NDD20); the data "
+        "set's paper for 2,939 + 3,163 regions; the set has no split of its own. How an outline is closed is inferred",
         pictures=_ndd20,
     ),
     Card(
@@ -162,7 +164,9 @@ OBJECTS = (
         splits={"ruac": ("train",), "sam1": ("train", "val", "test")},
         sam=(187, 546),
         verified="the authors' converter (https://github.com/timmh/socrates, utils/ritm_to_coco.py) and a public "
-        "evaluation on these 23 sets for the names of the three splits",
+        "evaluation on these 23 sets for the names of the three splits; the converter itself writes train and val "
+        "only, "
+        "test is inferred",
         pictures=_plittersdorf,
     ),
     Card(
@@ -178,7 +182,7 @@ OBJECTS = (
         splits=both("train"),
         sam=(220, 2487),
         verified="Dataset Ninja's converter (https://github.com/dataset-ninja/timber-seg) and the authors' training "
-        "script; the set has no split of its own",
+        "script; the set has no split of its own. A second file, coco_annotation_rotated.json, exists and is not read",
         pictures=_timberseg,
     ),
     Card(

@@ -17,10 +17,14 @@ from ruac.data.sample import IMAGE_SUFFIXES
 DEPTH = 3  # folders that archives and download pages put around a data set
 
 
+class NotThere(RuacError):
+    """A download is not where it was looked for; it may lie around the folder that was named."""
+
+
 def locate(root: Path, relative: str) -> Path:
     """The place `relative` in `root`, in a folder around it that the user named, or in up to `DEPTH` folders inside.
 
-    Raises `RuacError` that says what was expected and what lies there.
+    Raises `NotThere` that says what was expected and what lies there, `RuacError` where there are two.
     """
     if root.name == relative.partition("/")[0] and (root.parent / relative).exists():
         return root.parent / relative
@@ -33,7 +37,7 @@ def locate(root: Path, relative: str) -> Path:
             return found[0]
         level = [inner for folder in level for inner in folders_in(folder)]
     inside = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-    raise RuacError(
+    raise NotThere(
         f"{root}: {relative} not found; expected it there or up to {DEPTH - 1} folders inside; found {inside}"
     )
 
@@ -54,7 +58,7 @@ def pair(masks: Path, images: Path, *, mask_end: str = ".png", image_end: str = 
             pictures.setdefault(key.removesuffix(path.suffix), path)
     found = files_in(masks, mask_end)
     if not found:
-        raise RuacError(f"{masks}: no file that ends with {mask_end}")
+        raise NotThere(f"{masks}: no file that ends with {mask_end}")
     for mask in found:
         key = _key(mask, masks)[: -len(mask_end)]
         if key not in pictures:

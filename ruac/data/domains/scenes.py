@@ -11,7 +11,7 @@ from ruac.data.domains.card import Card, both
 from ruac.data.domains.coded import Coded, Entry, coco, keys_of, list_of, via
 from ruac.data.domains.maps import IdMaps, MaskFiles, paired_maps, read_hdf5
 from ruac.data.domains.picture import Picture, picture_id
-from ruac.data.domains.places import files_in, image_in, locate, pair, read_json
+from ruac.data.domains.places import NotThere, files_in, image_in, locate, pair, read_json
 from ruac.data.id_masks import read_ids
 from ruac.data.sample import opened, read_list
 
@@ -59,7 +59,8 @@ def read_ade20k(path: Path) -> np.ndarray:
 def _hypersim(root: Path, split: str) -> Iterator[Picture]:
     keep = _hypersim_split(locate(root, HYPERSIM_SPLIT), split) if split != "volumes" else None
     found = False
-    for scene in [root] if root.name.startswith("ai_") else sorted(root.glob("ai_*")) or sorted(root.glob("*/ai_*")):
+    around = (sorted(root.glob(f"{'*/' * depth}ai_*")) for depth in range(3))
+    for scene in [root] if root.name.startswith("ai_") else next(filter(None, around), []):
         for file in sorted(scene.glob("images/scene_cam_*_geometry_hdf5/frame.*.semantic_instance.hdf5")):
             camera, frame = file.parent.name.removesuffix("_geometry_hdf5"), file.name.split(".")[1]
             if (scene.name, camera.removeprefix("scene_"), int(frame)) in keep if keep else _in_volumes(scene.name):
@@ -69,7 +70,7 @@ def _hypersim(root: Path, split: str) -> Iterator[Picture]:
                 key = picture_id(split, f"{scene.name}/{camera}/frame.{frame}.png")
                 yield Picture(key, image, IdMaps((("", file),), read_hdf5, none=-1))
     if not found:
-        raise RuacError(f"{root}: no scene of {split!r}; expected ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5")
+        raise NotThere(f"{root}: no scene of {split!r}; expected ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5")
 
 
 def _hypersim_split(file: Path, split: str) -> set[tuple[str, str, int]]:
@@ -85,8 +86,13 @@ def _in_volumes(scene: str) -> bool:
 
 def _woodscape(root: Path, split: str) -> Iterator[Picture]:
     images, files = locate(root, "rgb_images"), locate(root, "instance_annotations")
-    for file in files_in(files, ".json"):  # the archive may hold a folder of its own name
-        image = image_in(images, f"{file.stem}.png", file.name)
+    pictures = {path.name: path for path in files_in(images, ".png")}  # archives may hold a folder of their own name
+    for file in files_in(files, ".json"):
+        if (image := pictures.get(f"{file.stem}.png")) is None:
+            content = read_json(file)
+            if not isinstance(content, dict) or file.name not in content:
+                continue  # class_info.json and the like: an annotation names itself
+            raise RuacError(f"{images / file.stem}.png: image not found; {file.name} names it")
         yield Picture(picture_id(split, image.name), image, Coded(file, woodscape))
 
 
@@ -131,7 +137,7 @@ SCENES = (
         splits=both("val"),
         sam=(293, 9973),
         verified="cityscapesScripts (https://github.com/mcordts/cityscapesScripts: README, helpers/labels.py, "
-        "preparation/createPanopticImgs.py)",
+        "preparation/createPanopticImgs.py); real files were read",
         pictures=_cityscapes,
     ),
     Card(
@@ -148,7 +154,7 @@ SCENES = (
         sam=(302, 10128),
         verified="the authors' README, sample tree and reader of the colour code "
         "(https://github.com/CSAILVision/ADE20K, utils/utils_ade20k.py); the folders of the 2016 release in a public "
-        "evaluation",
+        "evaluation. Counts of objects on real files of 2021 equal those of the JSON shipped with them",
         pictures=_ade20k,
     ),
     Card(
@@ -166,7 +172,9 @@ SCENES = (
         splits={"ruac": ("train",), "sam1": ("volumes",)},
         sam=(338, 9445),
         verified="the authors' README, CSV and the script that writes the maps, -1 or from 1 on "
-        "(https://github.com/apple/ml-hypersim, scene_generate_images_semantic_segmentation.py)",
+        "(https://github.com/apple/ml-hypersim, scene_generate_images_semantic_segmentation.py). Previews without "
+        "geometry "
+        "have no masks and are left out",
         pictures=_hypersim,
     ),
     Card(
@@ -177,8 +185,10 @@ SCENES = (
         licence="own, see the page",
         size="8.2K images",
         version="first release (set 1)",
-        tree="rgb_images/*.png, instance_annotations/*.json",
-        rule="polygon, of every tag",
+        tree="rgb_images/*.png, instance_annotations/*.json, each flat or in a folder of the same name; JSON files "
+        "that "
+        "do not name themselves, such as class_info.json, are no annotations",
+        rule="polygon, of every tag; an optional group_id, which would join parts of an object, is not used: inferred",
         splits=both("train"),
         sam=(107, 10266),
         verified="the authors' scripts; Dataset Ninja's converter (https://github.com/dataset-ninja/woodscape)",

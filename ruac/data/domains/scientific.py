@@ -62,7 +62,7 @@ SCIENTIFIC = (
         splits=both("stage1_train"),
         sam=(227, 10506),
         verified="the description of the competition's files, in https://github.com/ace19-dev/2018-Data-Science-Bowl "
-        "(data_description.md)",
+        "(data_description.md). The real stage1_train was read: 28,986 masks",
         pictures=_bbbc038,
     ),
     Card(
@@ -71,10 +71,12 @@ SCIENTIFIC = (
         group="Scientific",
         page="https://californiachen.github.io/datasets/InstanceBuilding",
         licence="free for non-commercial use",
-        size="608 images, about 16,000 roofs",
+        size="524 + 84 images, each with a height map; about 16,000 roofs",
         version="2D annotations",
         tree="{train,val}/ with images and JSON polygons: COCO, VIA, or one labelme file per image",
-        rule="polygon (or COCO annotation, or labelme group): a roof",
+        rule="polygon (or COCO annotation, or labelme shapes of one label and group_id): a roof; height maps are "
+        "not read. The "
+        "format of the annotations is inferred",
         splits={"ruac": ("val",), "sam1": ("train",)},
         sam=(467, 11953),
         verified=MEMORY,
@@ -109,7 +111,9 @@ SCIENTIFIC = (
         splits={"ruac": ("train",), "sam1": ("Ara2012", "Tobacco")},
         sam=(182, 2347),
         verified="public loaders for folders, endings and the number of plants in each, of which 120 + 62 is the SAM "
-        "paper's",
+        "paper's; values from 0 to 20 and one 27. Plant/Ara2013-RPi exists too, and is read where it has labels: "
+        "inferred. "
+        "Real plants of the related CVPPP challenge were read",
         pictures=_ppdls,
     ),
 )

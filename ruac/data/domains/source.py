@@ -60,7 +60,8 @@ SOURCE = (
         rule="palette index; first frame of each clip",
         splits=both("val"),
         sam=None,
-        verified="the authors' reader (https://github.com/davisvideochallenge/davis2017-evaluation, davis.py)",
+        verified="the authors' reader (https://github.com/davisvideochallenge/davis2017-evaluation, davis.py); real "
+        "files were read",
         pictures=_davis,
     ),
     Card(
@@ -75,7 +76,8 @@ SOURCE = (
         rule="annotation that is no crowd",
         splits=both("val"),
         sam=None,
-        verified="detectron2 (https://github.com/facebookresearch/detectron2, data/datasets/builtin.py)",
+        verified="detectron2 (https://github.com/facebookresearch/detectron2, data/datasets/builtin.py); real files "
+        "were read",
         pictures=_coco,
     ),
 )

@@ -188,3 +188,66 @@ def test_unknown_names_list_the_known_ones(tmp_path):
         open_domain("coco", tmp_path, protocol="sam2")
     with pytest.raises(RuacError, match=r"missing: folder not found.*instances_val2017"):
         open_domain("coco", tmp_path / "missing")
+
+
+@pytest.mark.filterwarnings("ignore:.*is a part of")
+def test_one_of_its_own_folders_will_do(tree):
+    name, root, expected = tree
+    first = open_domain(name, root).records[0].path.relative_to(root).parts[0]
+    if (root / first).is_dir():
+        assert [record.id for record in open_domain(name, root / first).records] == sorted(expected)
+
+
+def test_what_is_read_instead_is_named(tmp_path):
+    TREES["woodscape"](tmp_path)
+    with pytest.warns(UserWarning, match=rf"rgb_images: is a part of WoodScape, read from {tmp_path}$"):
+        open_domain("woodscape", tmp_path / "rgb_images")
+
+
+def test_a_neighbour_is_not_taken_for_the_folder_that_was_named(tmp_path):
+    TREES["woodscape"](tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RuacError, match=r"empty: rgb_images not found"):
+        open_domain("woodscape", tmp_path / "empty")
+
+
+def test_woodscape_nested_and_with_a_file_that_is_no_annotation(tmp_path):
+    expected = TREES["woodscape"](tmp_path)
+    (tmp_path / "rgb_images").rename(tmp_path / "inner")
+    (tmp_path / "rgb_images").mkdir()
+    (tmp_path / "inner").rename(tmp_path / "rgb_images" / "rgb_images")
+    write_json(tmp_path / "instance_annotations/instance_annotations/class_info.json", {"classes": []})
+    assert [record.id for record in open_domain("woodscape", tmp_path).records] == sorted(expected)
+
+
+def test_hypersim_as_its_archives_unpack(tmp_path):
+    expected = TREES["hypersim"](tmp_path)
+    (tmp_path / "evermotion_dataset" / "analysis").mkdir(parents=True)
+    (tmp_path / "evermotion_dataset" / "scenes").mkdir()
+    for path in list(tmp_path.glob("ai_*")):
+        path.rename(tmp_path / "evermotion_dataset" / "scenes" / path.name)
+    for path in list(tmp_path.glob("*.csv")):
+        path.rename(tmp_path / "evermotion_dataset" / "analysis" / path.name)
+    assert [record.id for record in open_domain("hypersim", tmp_path).records] == sorted(expected)
+
+
+def test_labelme_shapes(tmp_path):
+    """An object is a label and a group; boxes and circles have pixels, lines have none."""
+    write_image(tmp_path / "val" / "1.png")
+    square = [[2, 2], [8, 2], [8, 8], [2, 8]]
+    shapes = [
+        {"label": "roof", "group_id": 0, "points": square},
+        {"label": "wall", "group_id": 0, "points": [[14, 2], [20, 2], [20, 8], [14, 8]]},
+        {"label": "roof", "group_id": 1, "points": square},
+        {"label": "roof", "group_id": None, "points": [[2, 10], [9, 15]], "shape_type": "rectangle"},
+        {"label": "roof", "group_id": None, "points": [[20, 14], [20, 18]], "shape_type": "circle"},
+        {"label": "road", "group_id": None, "points": [[2, 20], [9, 20], [9, 22]], "shape_type": "linestrip"},
+    ]
+    write_json(tmp_path / "val" / "1.json", {"shapes": shapes})
+    dataset = open_domain("ibd", tmp_path)
+    assert set(dataset.records[0].object_ids) == {"group0/roof", "group0/wall", "group1", "3", "4"}
+    assert dataset.found.dropped == 1
+    masks = dict(zip(dataset.records[0].object_ids, dataset[0].masks, strict=True))
+    np.testing.assert_array_equal(masks["3"], rect(2, 10, 9, 15))
+    assert masks["4"].sum() == pytest.approx(np.pi * 16, rel=0.15)
+    assert masks["4"][14, 20]

@@ -14,7 +14,8 @@ python tools/prepare_domain.py NAME ROOT --convert            # and the common C
 python tools/prepare_domain.py NAME ROOT --protocol sam1      # the SAM paper's splits
 ```
 
-ROOT is the unpacked download, a folder up to two levels around it, or one of its own folders (then said). `ruac.data.domains.open_domain(NAME, ROOT)`
+ROOT is the unpacked download, a folder up to two levels around it, or one of its own folders (then said).
+`ruac.data.domains.open_domain(NAME, ROOT)`
 opens it as a data set of the package.
 
 - **Objects.** Masks may overlap and are kept at any size; objects without a pixel are dropped and counted.
@@ -29,7 +30,8 @@ opens it as a data set of the package.
   into the download. `--convert` makes a folder that opens at once, with the drawn images listed in `manifest.json`.
 - **Format.** "checked against" names what the folders, file names and codes were read in, and says where memory had to
   do; "inferred" is what no document says. "memory" alone means that no description of the format was found. Only
-  where real files are named was an adapter tried on them: run the check before trusting a number. The splits of `sam1` and the counts are those of the SAM paper's table 7.
+  where real files are named was an adapter tried on them: run the check before trusting a number.
+  The splits of `sam1` and the counts are those of the SAM paper's table 7.
 """
 
 

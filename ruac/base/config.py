@@ -120,7 +120,14 @@ def _kind(cls: type, names: list[str]) -> Any:
 
 
 def _unquoted(text: str) -> str:
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    """Text in quotes is what YAML makes of it, escapes included, as programs write it; other text is itself."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        try:
+            value = yaml.safe_load(text)
+        except YAMLError:
+            return text
+        return value if isinstance(value, str) else text
+    return text
 
 
 def _read_layers(cls: type, path: Path) -> list[tuple[str, DictConfig]]:

@@ -1,5 +1,6 @@
 """Typed configs: layers, checks, and messages that name the key."""
 
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -297,3 +298,9 @@ def test_no_home_is_one_line(monkeypatch):
     monkeypatch.setattr("pathlib.Path.expanduser", without)
     with pytest.raises(RuacError, match=r"^~/x: this user has no home folder"):
         load_config(Typed, None, ["name=~/x"])
+
+
+@pytest.mark.parametrize("text", ["/d\u00fcr/ '", 'a "b" c', "/x, y: z # 1", "\u6a19"])
+def test_text_that_programs_quote_comes_back(text):
+    config = load_config(Typed, None, [f"name={json.dumps(text)}", f"names={json.dumps([text])}"])
+    assert (config.name, config.names) == (text, [text])

@@ -14,6 +14,7 @@ from pathlib import Path
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256, write_text
 from ruac.evaluation.results.schema import MANIFEST
+from ruac.evaluation.sweep.results import unreadable
 from ruac.studies.reproduce.plan import VANILLA, Model, PlanConfig, SweepPlan
 
 MEMBERS = "members.json"
@@ -46,18 +47,27 @@ class Batches:
                         found.setdefault(name, folder)
         return found
 
+    def with_failed_images(self) -> list[Path]:
+        """The finished batches that lack images which could not be read: the next queue tries these again."""
+        finished = [folder for folder in self._folders() if (folder / MANIFEST).is_file()]
+        return [folder for folder in finished if unreadable(folder)]
+
     def missing(self, rows: list[str] | None = None) -> list[Model]:
         """The wanted models that are in no finished batch, ready or not."""
         done = self.done()
         return [model for model in self.wanted(rows) if model.name not in done]
 
-    def next(self, rows: list[str] | None = None) -> tuple[Path, list[Model]] | None:
+    def next(self, rows: list[str] | None = None, tried: list[Path] | None = None) -> tuple[Path, list[Model]] | None:
         """Folder and models of a batch to continue or to begin; None if no wanted model is ready.
+
+        Continued is what was interrupted and what lacks images. tried: folders that are not to be tried again.
 
         Raises `RuacError` if a batch was begun with models that are others now.
         """
         every = {model.name: model for model in self.plan.models() if model.ready}
-        begun = [folder for folder in self._folders() if not (folder / MANIFEST).is_file()]
+        lacking = self.with_failed_images()
+        begun = [folder for folder in self._folders() if folder in lacking or not (folder / MANIFEST).is_file()]
+        begun = [folder for folder in begun if folder not in (tried or ())]
         if begun:
             members = _members(begun[0])
             for name, identity in members.items():

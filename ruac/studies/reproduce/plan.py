@@ -18,6 +18,8 @@ from ruac.training.engine import LAST
 
 VANILLA = "vanilla"
 
+FITS = {"context": "fit_context", "temperature": "fit_temperature"}  # kind of a fit: its entry script
+
 
 @dataclass
 class RowConfig:
@@ -25,9 +27,10 @@ class RowConfig:
 
     train: config of a training, run once per seed with `overrides`. of: another row, whose trained models are
     swept again in a different way. With neither, the row is the plan's backbone as it is. seeds: default, the
-    plan's; a row that trains nothing has them only if they are given here. model: more fields of the row's
-    entries under ``models`` of the sweep; "{seed}" in a value stands for the seed. score: of its uncertainty scores,
-    the one that tables show (default: the first, the entropy of the mean).
+    plan's; a row that trains nothing has them only if they are given here. fit: one of `FITS`, fitted on the source
+    to the models of `of`, or to the plan's backbone, with fit_overrides of the fit's own config. model: more fields
+    of the row's entries under ``models`` of the sweep; "{seed}" in a value stands for the seed. score: of its
+    uncertainty scores, the one that tables show (default: the first, the entropy of the mean).
     """
 
     name: str = "???"
@@ -35,6 +38,8 @@ class RowConfig:
     of: str | None = None
     seeds: list[int] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
+    fit: str | None = None
+    fit_overrides: list[str] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
     score: str | None = None
 
@@ -43,6 +48,14 @@ class RowConfig:
             raise RuacError(f"row {self.name!r}: has train= and of=, expected at most one of them")
         if self.overrides and not self.train:
             raise RuacError(f"row {self.name!r}: overrides: belong to a training, expected train= as well")
+        if self.fit not in (None, *FITS):
+            raise RuacError(f"row {self.name!r}: fit: {self.fit!r}, expected {' or '.join(FITS)}")
+        if self.fit and self.train:
+            raise RuacError(f"row {self.name!r}: has train= and fit=; expected of= the row to be fitted")
+        if self.fit == "temperature" and self.of:
+            raise RuacError(f"row {self.name!r}: fit: temperature is of the backbone alone, expected no of=")
+        if self.fit_overrides and not self.fit:
+            raise RuacError(f"row {self.name!r}: fit_overrides: expected fit= as well")
         if len(set(self.seeds)) < len(self.seeds):
             raise RuacError(f"row {self.name!r}: seeds occur twice in {self.seeds}")
 
@@ -88,6 +101,22 @@ class Run:
         """Names of the settings with which the folder's run was made otherwise."""
         made, asked = vars(load_config(TrainConfig, self.folder / "config.yaml")), vars(self.settings())
         return [name for name in asked if made[name] != asked[name]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit to a frozen model. kind: of `FITS`. made: its file, written last. run: the training it waits for."""
+
+    name: str
+    row: str
+    kind: str
+    overrides: tuple[str, ...]
+    made: Path
+    run: Run | None
+
+    @property
+    def finished(self) -> bool:
+        return self.made.is_file()
 
 
 @dataclass(frozen=True)
@@ -194,8 +223,13 @@ class PlanConfig:
             for seed in self._seeds(row):
                 run = self._run(origin, seed) if origin.train else None
                 name = row.name if seed is None else f"{row.name}-{seed}"
+                fit = self._fit(row, seed) if row.fit else None
                 entry = {"name": name} | ({"export": str(run.export)} if run else {"backbone": self.backbone})
                 own = json.loads(json.dumps(row.model).replace("{seed}", str(seed)))
+                if fit is not None and row.fit == "temperature":
+                    entry["temperature"] = str(fit.made)
+                elif fit is not None:
+                    entry = {"name": name, "export": str(fit.made.parent)}
                 found.append(Model(name, row.name, seed or 0, entry | own, run, row.score))
         return found
 
@@ -220,6 +254,25 @@ class PlanConfig:
         if row.of and not row.seeds:
             return self._seeds(self._row(row.of))
         return row.seeds or (self.seeds if row.train else [None])
+
+    def fits(self) -> list[Fit]:
+        """Every fit, in the order of the rows."""
+        return [self._fit(row, seed) for row in self.rows if row.fit for seed in self._seeds(row)]
+
+    def _fit(self, row: RowConfig, seed: int | None) -> Fit:
+        name = row.name if seed is None else f"{row.name}-{seed}"
+        folder = Path(self.out) / "fits" / name
+        run = self._run(self._row(row.of), seed) if row.of else None
+        if row.fit == "temperature":
+            made = folder / "temperature.json"
+            split = f"@{self.validation_split}" if self.validation_split else ""
+            given = {"source": f"{self.source}{split}", "backbone": self.backbone, "out": str(made)}
+        else:
+            made = folder / CONFIG
+            given = {"source": self.source, "split": self.train_split, "out": str(folder)}
+            given |= {"export": str(run.export)} if run else {"backbone": self.backbone}
+        overrides = (*_pairs(given | {"seed": seed or 0, "cpu": self.cpu}), *row.fit_overrides)
+        return Fit(name, row.name, row.fit, overrides, made, run)
 
     def _run(self, row: RowConfig, seed: int) -> Run:
         name = f"{row.name}-{seed}"

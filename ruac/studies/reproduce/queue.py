@@ -22,7 +22,7 @@ from ruac.base.errors import RuacError
 from ruac.base.provenance import save_record
 from ruac.evaluation.sweep.results import unreadable
 from ruac.studies.reproduce.batches import Batches
-from ruac.studies.reproduce.plan import VANILLA, PlanConfig, Run, SweepPlan, known
+from ruac.studies.reproduce.plan import FITS, VANILLA, Fit, PlanConfig, Run, SweepPlan, known
 
 Start = Callable[[list[str], Path], int]
 """Runs a command, appends its output to a log, and returns its exit status."""
@@ -41,6 +41,8 @@ def run_plan(plan: PlanConfig, *, only: list[str] | None = None, start: Start | 
         failures = []
         for run in _runs(plan, only):
             failures += _say(_train(plan, run, start))
+        for fit in _fits(plan, only):
+            failures += _say(_fit(plan, fit, start))
         for sweep in plan.sweeps:
             failures += _say(_sweep(plan, sweep, only, start))
     return failures
@@ -53,10 +55,14 @@ def status(plan: PlanConfig, *, only: list[str] | None = None) -> list[str]:
     for run in _runs(plan, only):
         state = _finished(run) if run.finished else "begun, would be resumed" if run.begun else "to be trained"
         lines.append(f"train {run.name}: {state} ({run.config})")
+    for fit in _fits(plan, only):
+        lines.append(f"fit {fit.name}: {'finished' if fit.finished else 'to be fitted'} ({fit.kind})")
     for sweep in plan.sweeps:
         batches = Batches(plan, sweep)
         total = len(batches.wanted(only))
         lines.append(f"sweep {sweep.name}: {total - len(batches.missing(only))} of {total} models finished")
+        if count := len(batches.with_failed_images()):
+            lines[-1] += f"; {count} batches lack images that could not be read, and would be continued"
     return lines
 
 
@@ -91,6 +97,15 @@ def _train(plan: PlanConfig, run: Run, start: Start) -> list[str]:
     return _do(plan, f"train {run.name}", run.name, commands, start)
 
 
+def _fit(plan: PlanConfig, fit: Fit, start: Start) -> list[str]:
+    if fit.finished:
+        print(f"fit {fit.name}: finished", flush=True)
+        return []
+    if fit.run is not None and not fit.run.finished:
+        return [f"fit {fit.name}: {fit.run.name}, which it is fitted to, is not trained"]
+    return _do(plan, f"fit {fit.name}", f"fit.{fit.name}", (tool(FITS[fit.kind], *fit.overrides),), start)
+
+
 def _finished(run: Run) -> str:
     names = ", ".join(run.differs())
     hint = f"with another {names} than the plan has now; delete {run.folder} to train it again"
@@ -104,13 +119,16 @@ def _sweep(plan: PlanConfig, sweep: SweepPlan, rows: list[str], start: Start) ->
         replay = Batches(plan, source).done().get(VANILLA)
         if replay is None:
             return [f"sweep {sweep.name}: {VANILLA} is in no finished batch of {sweep.replay}, whose clicks it repeats"]
+    tried: list[Path] = []
     try:
-        while batch := batches.next(rows):
+        while batch := batches.next(rows, tried):
             folder, models = batch
+            tried.append(folder)
             arguments = plan.sweep_overrides(sweep, models, folder, replay=replay)
             command = tool("sweep", str(plan.sweep_file), *arguments, processes=_processes(plan))
             name = f"{sweep.name}.{folder.name}"
-            if failures := _do(plan, f"sweep {name} of {len(models)} models", f"sweep.{name}", (command,), start):
+            failures = _do(plan, f"sweep {name} of {len(models)} models", f"sweep.{name}", (command,), start)
+            if failures and folder not in batches.with_failed_images():  # those are named below
                 return failures
     except RuacError as error:
         return [f"sweep {sweep.name}: {error}"]
@@ -155,9 +173,13 @@ def _rows(plan: PlanConfig, only: list[str] | None) -> list[str]:
 
 
 def _runs(plan: PlanConfig, rows: list[str]) -> list[Run]:
-    """The trainings of `rows`, and those whose models they sweep again."""
+    """The trainings of `rows`, and those whose models they sweep again or fit."""
     needed = {row.of or row.name for row in plan.rows if row.name in rows}
     return [run for run in plan.runs() if run.row in needed]
+
+
+def _fits(plan: PlanConfig, rows: list[str]) -> list[Fit]:
+    return [fit for fit in plan.fits() if fit.row in rows]
 
 
 def _processes(plan: PlanConfig) -> int:

@@ -46,15 +46,53 @@ def test_a_tuned_backbone_is_exported(plan, scripts):
     assert "--head-only" not in places
 
 
-def test_images_that_a_sweep_could_not_read_are_reported_as_long_as_they_count(plan, scripts):
+def test_a_sweep_with_images_that_could_not_be_read_is_not_done(plan, scripts):
+    """They are named once a queue, and tried again by the next, until they can be read."""
     scripts.unreadable = [{"domain": "d", "image": "a", "path": "d/a.png", "error": "cut short"}]
-    first = run_plan(plan, start=scripts)
-    assert ["exit status 1" in failure for failure in first] == [True, True]
-    scripts.calls = []
-    again = run_plan(plan, start=scripts)
-    assert not scripts.calls
     where = Path(plan.out) / "sweeps"
-    assert again == [f"sweep {name}: {where / name / '0'}: 1 images could not be read" for name in ("own", "replay")]
+    expected = [f"sweep {name}: {where / name / '0'}: 1 images could not be read" for name in ("own", "replay")]
+    for _ in range(2):
+        scripts.calls = []
+        assert run_plan(plan, start=scripts) == expected
+        assert scripts.names("sweep") == ["0", "0"]
+    assert ["1 batches lack images" in line for line in status(plan) if line.startswith("sweep")] == [True, True]
+    scripts.unreadable, scripts.calls = [], []
+    assert run_plan(plan, start=scripts) == []
+    assert scripts.names("sweep") == ["0", "0"]
+    scripts.calls = []
+    assert run_plan(plan, start=scripts) == []
+    assert not scripts.calls
+
+
+def test_fits_wait_for_their_training_and_are_made_once(plan, scripts):
+    plan.rows += [
+        RowConfig("ruac_fitted", of="ruac", seeds=[1], fit="context", fit_overrides=["images=9"]),
+        RowConfig("vanilla_fitted", fit="context"),
+        RowConfig("temperature", fit="temperature"),
+    ]
+    plan.validate()
+    assert [line for line in status(plan) if line.startswith("fit")] == [
+        "fit ruac_fitted-1: to be fitted (context)",
+        "fit vanilla_fitted: to be fitted (context)",
+        "fit temperature: to be fitted (temperature)",
+    ]
+    assert run_plan(plan, start=scripts) == []
+    assert swept(scripts, 0)[-3:] == ["ruac_fitted-1", "vanilla_fitted", "temperature"]
+    given = next(given for script, _, given in scripts.calls if script == "fit_context")
+    assert given["export"] == f'"{plan.out}/runs/ruac-1/export"'
+    assert given["images"] == "9"
+    order = [script for script, *_ in scripts.calls]
+    assert order.index("fit_context") > max(n for n, script in enumerate(order) if script == "export")
+    scripts.calls = []
+    assert run_plan(plan, start=scripts) == []
+    assert not scripts.calls
+
+
+def test_a_fit_to_what_is_not_trained_is_said(plan, scripts):
+    plan.rows += [RowConfig("fitted", of="bayes", fit="context")]
+    scripts.broken = {"bayes-0"}
+    failures = run_plan(plan, only=["fitted"], start=scripts)
+    assert any("fit fitted-0: bayes-0, which it is fitted to, is not trained" in line for line in failures)
 
 
 def test_a_broken_run_is_reported_and_the_rest_goes_on(plan, scripts, capsys):

@@ -1,4 +1,4 @@
-"""Against whose error is uncertainty correlated? PCC takes a model's own |p - M|, which a head moves together with u."""
+"""Whose error is u correlated with? PCC takes a model's own |p - M|, which a head moves together with u."""
 
 from __future__ import annotations
 

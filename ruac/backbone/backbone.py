@@ -14,7 +14,11 @@ from ruac.base.errors import RuacError
 
 
 class MemoryBlocks(NamedTuple):
-    """The memory-encoder modules the deformation attacker copies (method, sec. 3.3)."""
+    """The memory-encoder modules the deformation attacker copies (method, sec. 3.3).
+
+    mask_downsampler: ``[N, 1, S, S] -> [N, D, S/16, S/16]``. pix_feat_proj: ``[B, D, s, s] -> [B, D, s, s]``.
+    fuser: the same shapes, over their sum.
+    """
 
     mask_downsampler: nn.Module
     pix_feat_proj: nn.Module

@@ -59,7 +59,7 @@ def band_counts(probability: Tensor, wrong: Tensor, band: Band) -> np.ndarray:
 def pooled_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
     """AUROC, ECE, AURC and PRR (percent) of each of ``counts [..., 2, BINS]``; nan where a metric has no value.
 
-    As in `curves`, over these bins and for many sets of counts at once; ECE takes each bin's middle for
+    As in `ranking` and `calibration`, over these bins, for many sets of counts at once; ECE takes a bin's middle for
     its pixels' confidence.
     """
     counts = counts[..., ::-1].astype(np.float64)  # the most confident first

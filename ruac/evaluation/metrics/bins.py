@@ -63,3 +63,18 @@ def rank_bin(x: Tensor) -> Tensor:
 def _position(tail: Tensor, bins: int) -> Tensor:
     """Bin of a tail in [0, 1/2], counted from the end 0: whole numbers in ``[0, bins - 1]``, as float."""
     return tail.mul_(2).sqrt_().sqrt_().mul_(bins).floor_().clamp_(max=bins - 1)
+
+
+NAN = float("nan")
+"""A metric without a value."""
+
+
+def running(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, ... of `values`, float64."""
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def share(part: np.ndarray, whole: np.ndarray | float) -> np.ndarray:
+    """``part / whole``, nan where there is no whole."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.asarray(whole) > 0, np.divide(part, whole), np.nan)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ruac.base.errors import RuacError
-from ruac.evaluation.metrics import curves
+from ruac.evaluation.metrics import bins, calibration, certainty, correlation, ranking
 from ruac.evaluation.metrics.bins import ECE_BIN_OF, ECE_BINS, PAVPU_NATS, TAUS, UNCERTAINTY_EDGES
 from ruac.evaluation.metrics.pixels import LAYOUT, NLL_RANGE, ONE, Arrays, checked, tally
 
@@ -163,9 +163,9 @@ class ReliabilitySums:
         count, correct, total = (np.bincount(ECE_BIN_OF, weights=v, minlength=ECE_BINS) for v in bins)
         return count.astype(np.int64), correct.astype(np.int64), total
 
-    def quadrants(self, threshold: float | np.ndarray) -> curves.Quadrants:
+    def quadrants(self, threshold: float | np.ndarray) -> certainty.Quadrants:
         """Certain/uncertain x accurate/inaccurate counts, uncertain meaning u > threshold (nearest bin edge)."""
-        return curves.quadrants(*self.uncertainty, UNCERTAINTY_EDGES, threshold)
+        return certainty.quadrants(*self.uncertainty, UNCERTAINTY_EDGES, threshold)
 
     def compute(self, threshold: float | None = None) -> dict[str, float]:
         """Every scalar metric; nan where it has no value (no pixel, or only one of correct and wrong).
@@ -178,40 +178,40 @@ class ReliabilitySums:
         correct, wrong = self.uncertainty
         u, uu, e, ee, ue, nll = (int(v) for v in self.moments)
         n = self.count
-        median = curves.median_edge(correct, wrong, UNCERTAINTY_EDGES)
+        median = certainty.median_edge(correct, wrong, UNCERTAINTY_EDGES)
         at_threshold = self.quadrants(median if threshold is None else threshold)
-        at_taus = curves.pavpu(self.quadrants(np.array(TAUS)))
-        patches = curves.pavpu(curves.quadrants(*self.patches, np.array([0, *TAUS, 1]), np.array(TAUS)))
-        medians = curves.Quadrants(*self.at_median.reshape(-1))
+        at_taus = certainty.pavpu(self.quadrants(np.array(TAUS)))
+        patches = certainty.pavpu(certainty.quadrants(*self.patches, np.array([0, *TAUS, 1]), np.array(TAUS)))
+        medians = certainty.Quadrants(*self.at_median.reshape(-1))
         if self.at_median.sum() != n:  # pixels of a state saved before these were counted
-            patches, medians = np.full(len(TAUS), curves.NAN), curves.Quadrants(0, 0, 0, 0)
+            patches, medians = np.full(len(TAUS), bins.NAN), certainty.Quadrants(0, 0, 0, 0)
         coarse, fine = self.confidence_bins(), self.confidence_bins(fine=True)
         foreground = self.foreground.sum(0), self.foreground[1], self.foreground_sum / ONE
         return {
             "pixels": float(n),
-            "accuracy": curves.accuracy(correct, wrong),
-            "ece": curves.ece(*coarse),
-            "mce": curves.mce(*coarse),
-            "adaptive_ece": curves.adaptive_ece(*fine),
-            "ks": curves.ks(*fine),
-            "brier": ee / (n * ONE) if n else curves.NAN,
-            "nll": NLL_RANGE * nll / (n * ONE) if n else curves.NAN,
-            "auroc": curves.auroc(correct, wrong),
-            "aupr": curves.aupr(correct, wrong),
-            "fpr95": curves.fpr_at_tpr(correct, wrong),
-            "aurc": curves.aurc(correct, wrong),
-            "e_aurc": curves.e_aurc(correct, wrong),
-            "ause": curves.ause(correct, wrong),
-            "prr": curves.prr(correct, wrong),
-            "pcc": curves.pearson(n, u, e, uu, ee, ue, scale=ONE),
-            "spearman": curves.spearman(self.ranks) if self.ranks.sum() == n else curves.NAN,
-            "ece_foreground": curves.ece(*foreground) if self.foreground.sum() == n else curves.NAN,
-            "mean_uncertainty": u / (n * ONE) if n else curves.NAN,
+            "accuracy": ranking.accuracy(correct, wrong),
+            "ece": calibration.ece(*coarse),
+            "mce": calibration.mce(*coarse),
+            "adaptive_ece": calibration.adaptive_ece(*fine),
+            "ks": calibration.ks(*fine),
+            "brier": ee / (n * ONE) if n else bins.NAN,
+            "nll": NLL_RANGE * nll / (n * ONE) if n else bins.NAN,
+            "auroc": ranking.auroc(correct, wrong),
+            "aupr": ranking.aupr(correct, wrong),
+            "fpr95": ranking.fpr_at_tpr(correct, wrong),
+            "aurc": ranking.aurc(correct, wrong),
+            "e_aurc": ranking.e_aurc(correct, wrong),
+            "ause": ranking.ause(correct, wrong),
+            "prr": ranking.prr(correct, wrong),
+            "pcc": correlation.pearson(n, u, e, uu, ee, ue, scale=ONE),
+            "spearman": correlation.spearman(self.ranks) if self.ranks.sum() == n else bins.NAN,
+            "ece_foreground": calibration.ece(*foreground) if self.foreground.sum() == n else bins.NAN,
+            "mean_uncertainty": u / (n * ONE) if n else bins.NAN,
             "median_uncertainty": median,
-            "p_acc_cert": float(curves.p_acc_cert(at_threshold)),
-            "p_unc_inacc": float(curves.p_unc_inacc(at_threshold)),
-            "p_acc_cert_image": float(curves.p_acc_cert(medians)),
-            "p_unc_inacc_image": float(curves.p_unc_inacc(medians)),
+            "p_acc_cert": float(certainty.p_acc_cert(at_threshold)),
+            "p_unc_inacc": float(certainty.p_unc_inacc(at_threshold)),
+            "p_acc_cert_image": float(certainty.p_acc_cert(medians)),
+            "p_unc_inacc_image": float(certainty.p_unc_inacc(medians)),
             "pavpu_patch": float(patches.mean()),
             "pavpu": float(at_taus.mean()),
             **{f"pavpu_{tau:g}": float(value) for tau, value in zip(PAVPU_NATS, at_taus, strict=True)},

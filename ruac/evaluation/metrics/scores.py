@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ruac.evaluation.metrics import curves
+from ruac.evaluation.metrics import bins, calibration
 from ruac.evaluation.metrics.pixels import ONE
 from ruac.evaluation.metrics.reliability import ReliabilitySums
 
@@ -36,7 +36,7 @@ def score_quality(sums: ReliabilitySums) -> dict[str, float]:
     """
     metrics = sums.compute()
     u, _, e, *_ = (float(v) for v in sums.moments)
-    gap = (e - u) / (ONE * sums.count) if sums.count else curves.NAN
+    gap = (e - u) / (ONE * sums.count) if sums.count else bins.NAN
     return {
         "iou_pcc": metrics["pcc"],
         "iou_spearman": metrics["spearman"],
@@ -60,4 +60,4 @@ def minmax_object_ece(
     count, accuracy, confidence = count[held], accuracy[held], confidence[held]
     stretched = (confidence - low * count) / (high - low) if high > low else np.zeros(len(count))
     index = np.clip(np.ceil(stretched / count * bins) - 1, 0, bins - 1).astype(np.int64)
-    return curves.ece(*(np.bincount(index, weights=v, minlength=bins) for v in (count, accuracy, stretched)))
+    return calibration.ece(*(np.bincount(index, weights=v, minlength=bins) for v in (count, accuracy, stretched)))

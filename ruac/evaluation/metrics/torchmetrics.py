@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ruac.evaluation.metrics import curves, scores
+from ruac.evaluation.metrics import certainty, ranking, scores
 from ruac.evaluation.metrics.bins import CONFIDENCE_BINS
 from ruac.evaluation.metrics.masks import boundary_f, jaccard
 from ruac.evaluation.metrics.pixels import LAYOUT, map_confidence
@@ -113,7 +113,7 @@ class PixelMetric(Reliability):
 
 
 class RSS(Reliability):
-    """Reliable Segmentation Score of object masks ``[N, H, W]``: see `ruac.evaluation.metrics.curves.rss`.
+    """Reliable Segmentation Score of object masks ``[N, H, W]``: see `certainty.rss`.
 
     mIoU is the mean J over objects, the threshold of u the median of each map. weights: of mIoU, 1 - ECE, p(acc|cert),
     p(unc|inacc); the paper's alternative is (1, 1/3, 1/3, 1/3). Ignored pixels belong to neither mask.
@@ -142,7 +142,7 @@ class RSS(Reliability):
     def compute(self) -> Tensor:
         values = self.sums.compute()
         return torch.tensor(
-            curves.rss(
+            certainty.rss(
                 miou=float(_mean(self)),
                 ece=values["ece"],
                 p_acc_cert=values["p_acc_cert_image"],
@@ -232,7 +232,7 @@ class MinMaxObjectECE(Metric):
 
 
 class OodAUROC(Metric):
-    """Images of another domain against those of the source by mean confidence, see `curves.ood_auroc`."""
+    """Images of another domain against those of the source by mean confidence, see `ranking.ood_auroc`."""
 
     is_differentiable = False
     higher_is_better = True
@@ -250,7 +250,7 @@ class OodAUROC(Metric):
         state += map_confidence(probability.float(), seen)["map_confidence"][""].to(state.device)
 
     def compute(self) -> Tensor:
-        return torch.tensor(curves.ood_auroc(_numpy(self.inside), _numpy(self.outside)))
+        return torch.tensor(ranking.ood_auroc(_numpy(self.inside), _numpy(self.outside)))
 
 
 def _add_mean(metric: Metric) -> None:

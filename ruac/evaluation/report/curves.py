@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.metrics.bins import UNCERTAINTY_EDGES
-from ruac.evaluation.metrics.curves import pavpu, quadrants, reliability_curve, risk_coverage_curve
+from ruac.evaluation.metrics.calibration import reliability_curve
+from ruac.evaluation.metrics.certainty import pavpu, quadrants
+from ruac.evaluation.metrics.ranking import risk_coverage_curve
 from ruac.evaluation.metrics.reliability import ReliabilitySums
 from ruac.evaluation.report.svg import Series, line_chart
 from ruac.evaluation.results.load import Entry, Results

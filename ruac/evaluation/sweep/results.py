@@ -19,7 +19,7 @@ from ruac.base.files import atomic_path, write_text
 from ruac.base.provenance import environment
 from ruac.data.synthetic.corruptions import CorruptedDataset
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.metrics.curves import rss
+from ruac.evaluation.metrics.certainty import rss
 from ruac.evaluation.results.schema import DOMAINS, MANIFEST, OBJECTS
 from ruac.evaluation.sweep.chunks import Names, finished_images
 from ruac.evaluation.sweep.claims import hash_names

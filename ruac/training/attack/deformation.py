@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ruac.backbone import MemoryBlocks
 from ruac.base.errors import RuacError
 from ruac.training.attack.reversal import reverse_gradient
 
@@ -39,18 +40,6 @@ class DeformationConfig:
             raise RuacError(f"deformation.init_std: expected a value >= 0, found {self.init_std}")
         if self.min_pixels < 1:
             raise RuacError(f"deformation.min_pixels: expected at least 1, found {self.min_pixels}")
-
-
-class MemoryBlocks(NamedTuple):
-    """What the attacker borrows from SAM 2's memory encoder.
-
-    mask_downsampler: ``[N, 1, S, S] -> [N, D, S/16, S/16]``. pix_feat_proj: ``[B, D, s, s] -> [B, D, s, s]``.
-    fuser: the same shapes, over their sum.
-    """
-
-    mask_downsampler: nn.Module
-    pix_feat_proj: nn.Module
-    fuser: nn.Module
 
 
 class Deformed(NamedTuple):

@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 
 from ruac.evaluation.metrics import boundary_f, jaccard
 from ruac.evaluation.metrics import torchmetrics as ours
-from ruac.evaluation.metrics.curves import rss
+from ruac.evaluation.metrics.certainty import rss
 from ruac.evaluation.metrics.reliability import ReliabilitySums
 
 
@@ -179,7 +179,7 @@ def test_sums_hold_the_map_confidence_too():
     for (p, source), batch in zip(CLASSES["OodAUROC"][1], make_batches("float32"), strict=True):
         sums = inside if source else outside
         sums.update(probability=p, uncertainty=batch.uncertainty, target=batch.target, prediction=batch.prediction)
-    value = ours.curves.ood_auroc(inside.map_confidence, outside.map_confidence)
+    value = ours.ranking.ood_auroc(inside.map_confidence, outside.map_confidence)
     assert value == pytest.approx(_value(_updated("OodAUROC", CLASSES["OodAUROC"][1]))[""])
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.metrics.curves import rss
+from ruac.evaluation.metrics.certainty import rss
 from ruac.evaluation.metrics.masks import boundary_f, jaccard
 from ruac.evaluation.metrics.region import object_band
 from ruac.evaluation.report import build_report

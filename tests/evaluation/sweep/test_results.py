@@ -11,7 +11,7 @@ from PIL import Image
 
 from ruac.data.open import open_dataset
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.metrics.curves import rss
+from ruac.evaluation.metrics.certainty import rss
 from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.panels import _cases
 from ruac.evaluation.sweep.runner import run_sweep

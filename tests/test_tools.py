@@ -123,7 +123,7 @@ def test_quickstart_refuses_several_processes_before_any_work(tmp_path, monkeypa
     with pytest.raises(SystemExit) as stopped:
         call("quickstart", f"out={tmp_path / 'out'}")
     assert stopped.value.code == 2
-    assert "error: quickstart runs in one process; use tools/train.py and tools/sweep.py" in capsys.readouterr().err
+    assert "error: quickstart runs in one process; use ruac train and ruac sweep" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

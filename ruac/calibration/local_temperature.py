@@ -39,7 +39,7 @@ LEARNED = ("learned", "patch", "pgd")  # attacks that would have to be trained, 
 
 @dataclass
 class ContextFitConfig:
-    """export: a folder of tools/export.py, whose head gets a context if it has none; or backbone: SAM 2 without a
+    """export: a folder of ruac export, whose head gets a context if it has none; or backbone: SAM 2 without a
     head, which gets a head of ``posterior: context``. source, split: training images, never a domain of the sweep.
 
     images: drawn, each clean and, with ``attack.kind`` other than none, attacked as well (attacks without

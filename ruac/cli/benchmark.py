@@ -8,15 +8,16 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ruac.cli import VERBS
 from ruac.cli.parser import verb_parser
 
 EXAMPLE = "ruac benchmark metrics sweep --quick"
-NAMES = ("metrics", "sweep", "memory", "boundary", "head")
+NAMES = ("metrics", "sweep", "memory", "boundary", "head", "startup")
 
 
 def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By name: the function, its sizes, and those of --quick."""
-    from ruac.studies.benchmark import boundary, head, memory, metrics, sweep
+    from ruac.studies.benchmark import boundary, head, memory, metrics, startup, sweep
     from ruac.studies.benchmark.cases import Case
 
     official, small = [Case(kind, 1024) for kind in ("tiny", "base_plus", "large")], Case("nano", 256)
@@ -35,6 +36,7 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
             {"cases": [official[0], small], "repeats": 3} | training,
             {"cases": [small], "repeats": 2} | training,
         ),
+        "startup": (startup.run, {"verbs": VERBS, "repeats": 3}, {"verbs": VERBS, "repeats": 1}),
     }
 
 

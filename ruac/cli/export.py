@@ -9,7 +9,7 @@ EXAMPLE = "ruac export runs/ruac runs/ruac/export --head-only"
 
 def main(argv: list[str], prog: str | None = None) -> None:
     parser = verb_parser(__doc__, EXAMPLE, prog)
-    parser.add_argument("run", help="out= of tools/train.py")
+    parser.add_argument("run", help="out= of ruac train")
     parser.add_argument("out", help="folder to write")
     parser.add_argument("--head-only", action="store_true", help="leave the backbone's weights out")
     args = parser.parse_args(argv)

@@ -157,7 +157,7 @@ def _read_config(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise RuacError(f"{path}: not found; expected a folder written by tools/export.py") from None
+        raise RuacError(f"{path}: not found; expected a folder written by ruac export") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RuacError(f"{path}: broken JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

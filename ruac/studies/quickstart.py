@@ -49,7 +49,7 @@ def run_quickstart(config: QuickstartConfig) -> Path:
     Raises `RuacError` if `out` holds an earlier one, or under a launcher of several processes.
     """
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:  # training ends the process group that the sweep would need
-        raise RuacError("quickstart runs in one process; use tools/train.py and tools/sweep.py under accelerate launch")
+        raise RuacError("quickstart runs in one process; use ruac train and ruac sweep under accelerate launch")
     out, start = Path(config.out), time.monotonic()
     if (out / "train").exists():
         raise RuacError(f"{out}: holds an earlier quickstart; delete it or pass another out=")

@@ -19,14 +19,14 @@ from ruac.training.engine import LAST, load_checkpoint
 
 
 def export_run(run: str | Path, out: str | Path, *, with_backbone: bool) -> Path:
-    """Export the last checkpoint of `run` (the ``out=`` of tools/train.py) without the attackers.
+    """Export the last checkpoint of `run` (the ``out=`` of ruac train) without the attackers.
 
     LoRA is merged into the weights. Raises `RuacError` if the folder holds no finished step of a run,
     or if what was trained of the backbone would be lost in a head-only export.
     """
     run = Path(run)
     if not (run / LAST).is_file():
-        raise RuacError(f"{run / LAST}: not found; expected the out= folder of tools/train.py")
+        raise RuacError(f"{run / LAST}: not found; expected the out= folder of ruac train")
     config = load_config(TrainConfig, run / "config.yaml")
     if config.tunes_backbone and not with_backbone:
         raise RuacError(f"{run}: the backbone was fine-tuned; a head-only export would lose it")

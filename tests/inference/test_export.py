@@ -216,7 +216,7 @@ def test_broken_configs(change, text):
 
 def test_folders_that_are_no_export(exported, tmp_path):
     for path in (tmp_path / "absent", exported / "config.json"):
-        with pytest.raises(RuacError, match="not found; expected a folder written by tools/export"):
+        with pytest.raises(RuacError, match="not found; expected a folder written by ruac export"):
             load_exported(path)
     (exported / "model.safetensors").write_bytes(b"garbage")
     with pytest.raises(RuacError, match=r"model\.safetensors: cannot be read as safetensors"):

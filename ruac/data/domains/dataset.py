@@ -43,7 +43,7 @@ class NativeDataset:
     may be used. For coded masks that is a look at each code; for maps of object numbers and mask files,
     each file is decoded once, at every opening: nothing is written into the user's folder. A data set of
     more than `most` masks is indexed in a random order until it is known to have so many, and sampled
-    (`subsample.draw`). To index only once, convert the data set (tools/prepare_domain.py).
+    (`subsample.draw`). To index only once, convert the data set (ruac prepare-domain).
     """
 
     def __init__(self, card: Card, splits: tuple[str, ...], root: Path, *, most: int, about: int, seed: int):

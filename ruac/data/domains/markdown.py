@@ -6,12 +6,12 @@ from ruac.data.domains.registry import CARDS
 HEAD = """# Domains
 
 One adapter per data set reads the native download, unchanged. This page is made from the cards by
-`python tools/prepare_domain.py --cards`; a test keeps it true.
+`ruac prepare-domain --cards`; a test keeps it true.
 
 ```
-python tools/prepare_domain.py NAME ROOT                      # what was found, sample panels
-python tools/prepare_domain.py NAME ROOT --convert            # and the common COCO folder
-python tools/prepare_domain.py NAME ROOT --protocol sam1      # the SAM paper's splits
+ruac prepare-domain NAME ROOT                      # what was found, sample panels
+ruac prepare-domain NAME ROOT --convert            # and the common COCO folder
+ruac prepare-domain NAME ROOT --protocol sam1      # the SAM paper's splits
 ```
 
 ROOT is the unpacked download, a folder up to two levels around it, or one of its own folders (then said).

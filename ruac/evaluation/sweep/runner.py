@@ -35,7 +35,7 @@ from ruac.inference.model import UncertainSam
 @dataclass
 class ModelConfig:
     """One row of the table. backbone: name or YAML, for vanilla SAM 2. export: a folder written by
-    tools/export.py, for a model with a head. Exactly one of the two, or an export with the backbone
+    ruac export, for a model with a head. Exactly one of the two, or an export with the backbone
     of a head-only export.
 
     References without training, of vanilla SAM 2 only: temperature, the JSON file of an older fit,

@@ -77,7 +77,7 @@ def load_attacker(run: str | Path, backbone: str) -> Attacker:
     """
     run = Path(run)
     if not (run / LAST).is_file():
-        raise RuacError(f"{run / LAST}: not found; expected the out= folder of tools/train.py")
+        raise RuacError(f"{run / LAST}: not found; expected the out= folder of ruac train")
     config = load_config(TrainConfig, run / "config.yaml")
     if config.attack.kind not in TRAINED:
         raise RuacError(f"{run}: attack.kind {config.attack.kind!r}, expected {' or '.join(TRAINED)}")

@@ -132,7 +132,7 @@ class Model:
 
     @property
     def files(self) -> list[Path]:
-        """What it is made of: an export of its training or of tools/fit_context.py, a temperature that was fitted."""
+        """What it is made of: an export of its training or of ruac fit-context, a temperature that was fitted."""
         export, temperature = self.entry.get("export"), self.entry.get("temperature")
         exported = [Path(export) / CONFIG, Path(export) / WEIGHTS] if export else []
         return exported + ([Path(temperature)] if temperature else [])
@@ -232,14 +232,14 @@ class PlanConfig:
         return found
 
     def sweep_settings(self, sweep: SweepPlan) -> list[str]:
-        """What `sweep` gives to tools/sweep.py for any models."""
+        """What `sweep` gives to ruac sweep for any models."""
         reference = [f"{self.source}@{self.validation_split}"] if self.validation_split else []
         return _pairs({"domains": self.domains, "reference": reference}) + sweep.overrides
 
     def sweep_overrides(
         self, sweep: SweepPlan, models: list[Model], out: Path, *, replay: Path | None = None
     ) -> list[str]:
-        """What tools/sweep.py is given to sweep `models` into `out`, repeating the clicks of folder `replay`."""
+        """What ruac sweep is given to sweep `models` into `out`, repeating the clicks of folder `replay`."""
         given = {"models": [model.entry for model in models], "out": str(out), "cpu": self.cpu}
         if replay:
             given |= {"protocol.next_click": "replay", "replay": f"{replay}:{VANILLA}"}

@@ -140,4 +140,4 @@ def test_the_script_ends_with_status_2_on_what_users_get_wrong(arguments, messag
 
 def test_the_page_of_cards_is_the_one_in_docs():
     page = (ROOT / "docs" / "domains.md").read_text(encoding="utf-8")
-    assert page == cards_page(), "run: python tools/prepare_domain.py --cards > docs/domains.md"
+    assert page == cards_page(), "run: ruac prepare-domain --cards > docs/domains.md"

@@ -2,8 +2,10 @@
 
 import importlib.util
 import math
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from subprocess import CalledProcessError
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from ruac.cli.benchmark import NAMES, benchmarks
 from ruac.evaluation.metrics import boundary_f
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, evaluate_image
-from ruac.studies.benchmark import boundary, head, memory, metrics, sweep
+from ruac.studies.benchmark import boundary, head, memory, metrics, startup, sweep
 from ruac.studies.benchmark import rows as rows_module
 from ruac.studies.benchmark.cases import Case
 from ruac.studies.benchmark.rows import Row, fastest, markdown
@@ -158,3 +160,12 @@ def test_tool_names_an_unknown_benchmark(capsys):
     assert "'speed'" in capsys.readouterr().err
     assert all(len(entry) == 3 for entry in benchmarks().values())
     assert tuple(benchmarks()) == NAMES
+
+
+def test_startup_measures_imports_and_helps():
+    rows = checked(startup.run(verbs=["table"], repeats=1))
+    assert list(rows) == ["import torch", "import ruac", "from ruac import Predictor", "help"]
+    assert rows["import torch"].ratio == 1
+    assert rows["help"].note == "slowest of 1: ruac table --help"
+    with pytest.raises(CalledProcessError):
+        startup.cpu_seconds([sys.executable, "-c", "raise SystemExit(3)"])

@@ -1,8 +1,7 @@
-"""The temperature of vanilla SAM 2, fitted on held-out source images and kept as a small JSON file."""
+"""The temperature of vanilla SAM 2, fitted on held-out source images: an export like any other."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from accelerate import PartialState
 from rich.progress import track
 from torch import Tensor
 
-from ruac.backbone import Backbone, load_backbone
+from ruac.backbone import Backbone, backbone_config, load_backbone
 from ruac.backbone.outputs import upsample
 from ruac.base.errors import RuacError
-from ruac.base.files import write_text
 from ruac.base.provenance import environment
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset
@@ -23,9 +21,10 @@ from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
 from ruac.evaluation.score import Encodings, blocks, objects_of
 from ruac.evaluation.sweep.claims import dataset_hash
+from ruac.inference.export import export_model
 from ruac.inference.model import UncertainSam
 from ruac.inference.temperature_file import backbone_identity
-from ruac.uncertainty.temperature import fit_temperature, temperature_nll
+from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead, fit_temperature, temperature_nll
 
 
 @dataclass
@@ -37,7 +36,7 @@ class TemperatureFitConfig:
 
     source: str = "???"
     backbone: str = "nano"
-    out: str = "runs/temperature.json"
+    out: str = "runs/temperature"
     images: int = 200
     pixels: int = 20_000
     region: str = "band"
@@ -52,26 +51,30 @@ class TemperatureFitConfig:
             raise RuacError(f"images {self.images}, pixels {self.pixels}: expected at least 0 and at least 1")
         if self.protocol.next_click == "replay":
             raise RuacError("protocol.next_click: replay, expected own_error: there are no clicks to repeat")
+        if Path(self.out).suffix == ".json":
+            raise RuacError(f"out: {self.out}, expected a folder: a fit is an export")
 
 
 def run_fit(config: TemperatureFitConfig) -> Path:
-    """Fit on the source and write ``config.out``. Raises `RuacError` for unusable data or pixels."""
+    """Fit on the source and export to the folder ``config.out``, without the backbone.
+
+    Raises `RuacError` for unusable data or pixels.
+    """
     folder, _, split = config.source.partition("@")
     dataset = open_dataset(folder, split=split or None)
     backbone = load_backbone(config.backbone).to(PartialState(cpu=config.cpu).device)
     logits, target = draw_pixels(backbone, dataset, config)
     temperature = fit_temperature(logits, target)
-    content = {
-        "temperature": temperature,
+    record = {
+        "temperature_fit": asdict(config),
         "nll": {"before": temperature_nll(logits, target, 1.0), "after": temperature_nll(logits, target, temperature)},
         "drawn": len(logits),
         "backbone": backbone_identity(backbone),
         "source": {"name": dataset.name, "sha256": dataset_hash(dataset)},
-        "config": asdict(config),
         "environment": environment(),
     }
-    write_text(config.out, json.dumps(content, indent=2) + "\n")
-    return Path(config.out)
+    model = UncertainSam(backbone, TemperatureHead(TemperatureConfig(temperature)))
+    return export_model(model, backbone_config(config.backbone), config.out, with_backbone=False, record=record)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The small JSON file that holds a fitted temperature and says whose it is."""
+"""The small JSON file that older versions kept a fitted temperature in; fits are exports now, and these still load."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def read_temperature(path: str | Path, backbone: Backbone) -> float:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         temperature, fitted = content["temperature"], content["backbone"]
     except FileNotFoundError:
-        raise RuacError(f"{path}: temperature file not found; expected one of tools/fit_temperature.py") from None
+        raise RuacError(f"{path}: temperature file not found; expected a JSON file of an older fit") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RuacError(f"{path}: expected a file of tools/fit_temperature.py: {error!r}") from error
+        raise RuacError(f"{path}: expected the JSON file of an older temperature fit: {error!r}") from error
     if fitted != (own := backbone_identity(backbone)):
         raise RuacError(f"{path}: fitted for another backbone {fitted}, expected {own}")
     if not isinstance(temperature, float) or not 0 < temperature < math.inf:

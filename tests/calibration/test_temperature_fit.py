@@ -14,6 +14,7 @@ from ruac.evaluation import score
 from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import answer_image
+from ruac.inference.export import fingerprint, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.temperature_file import read_temperature
 from ruac.uncertainty.temperature import temperature_nll
@@ -67,23 +68,31 @@ def test_the_file_says_what_was_fitted_on_what(shelf, coco_folder, tmp_path, nan
     places = {
         "source": f"{coco_folder}@train",
         "backbone": str(shelf / "backbone.yaml"),
-        "out": str(tmp_path / "t.json"),
+        "out": str(tmp_path / "t"),
     }
     out = run_fit(TemperatureFitConfig(**places, cpu=True))
     assert asked == [(coco_folder.name, 6, "band")]
-    content = json.loads(out.read_text())
-    assert content["temperature"] == read_temperature(out, nano) == pytest.approx(2, rel=0.02)
-    assert content["nll"]["before"] == temperature_nll(logits, target, 1.0)
-    assert content["nll"]["after"] == temperature_nll(logits, target, content["temperature"])
-    assert content["drawn"] == len(logits)
-    assert content["config"].items() >= places.items()
-    assert {"source", "environment", "backbone"} <= content.keys()
+    found = load_exported(out).head.config.temperature
+    assert found == pytest.approx(2, rel=0.02)
+    record = json.loads((out / "config.json").read_text())["record"]
+    assert record["nll"]["before"] == temperature_nll(logits, target, 1.0)
+    assert record["nll"]["after"] == temperature_nll(logits, target, found)
+    assert record["drawn"] == len(logits)
+    assert record["temperature_fit"].items() >= places.items()
+    assert {"source", "environment", "backbone"} <= record.keys()
+
+
+def test_a_file_of_an_older_fit_still_loads(nano, tmp_path):
+    own = {"sha256": fingerprint(nano.sam), "image_size": nano.image_size}
+    (tmp_path / "t.json").write_text(json.dumps({"temperature": 2.5, "backbone": own}))
+    assert read_temperature(tmp_path / "t.json", nano) == 2.5
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"region": "edge"}, "band or image"),
+        ({"out": "t.json"}, "expected a folder"),
         ({"images": -1}, "at least 0"),
         ({"pixels": 0}, "at least 1"),
         ({"protocol": ProtocolConfig(next_click="replay")}, "expected own_error"),

@@ -12,6 +12,7 @@ from ruac.backbone import Backbone, clicks
 from ruac.backbone.nano import Nano
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, OBJECT
 from ruac.base.errors import RuacError
+from ruac.data.augment import MEAN, STD
 from ruac.data.synthetic.scenes import SceneConfig, SceneDataset
 from ruac.data.training import TrainingSet
 from ruac.training import adversarial
@@ -19,6 +20,7 @@ from ruac.training.adversarial import AdversarialTask, LossConfig, TrainConfig
 from ruac.training.attack import ATTACK_KINDS, AttackConfig
 from ruac.training.curriculum import CurriculumConfig, Phase
 from ruac.training.engine import LAST, EngineConfig, train
+from ruac.training.panels import attack_panel
 from ruac.training.validation import ValidationConfig
 from ruac.uncertainty import HeadConfig
 
@@ -311,11 +313,31 @@ def test_resume_is_exact_and_everything_is_logged(tmp_path):
 
 
 def test_the_panel_shows_five_pictures():
-    task = make_task()
-    picture = task.panels(make_batch(task))["attack"]
-    assert picture.shape == (3, SIDE, 5 * SIDE)
-    assert picture.min() >= 0
-    assert picture.max() <= 1
+    generator = torch.Generator().manual_seed(0)
+    clean, attacked = torch.rand(2, 3, 8, 8, generator=generator)
+    truth, logit = torch.zeros(8, 8, dtype=torch.bool), torch.full((8, 8), -3.0)
+    truth[2:6, 2:6], logit[2:6, 3:7] = True, 0.0
+    logit[2:6, 3:7] += 1e-3  # the mask, a coin toss inside
+    panel = attack_panel((clean - MEAN) / STD, (attacked - MEAN) / STD, truth, logit)
+    assert panel.shape == (3, 8, 40)
+    first, second, overlaid, error, uncertainty = panel.split(8, dim=2)
+    torch.testing.assert_close(first, clean)
+    torch.testing.assert_close(second, attacked)
+    mask = logit > 0
+    torch.testing.assert_close(overlaid[:, ~mask], attacked[:, ~mask])
+    assert (overlaid - attacked)[:, mask].abs().mean() > 0.1
+    assert torch.equal(error, (mask != truth).float().expand(3, -1, -1))
+    torch.testing.assert_close(uncertainty[0][mask], torch.ones(16), atol=1e-5, rtol=0)
+    assert uncertainty[0][~mask].max() < 0.3
+
+
+def test_a_task_shows_what_its_attack_did():
+    """Attacked at random, the second picture differs from the first, which is the batch's own."""
+    task = make_task(kind="random")
+    batch = make_batch(task)
+    first, second, *_ = task.panels(batch)["attack"].split(SIDE, dim=2)
+    torch.testing.assert_close(first, (batch["image"][0] * STD + MEAN).clamp(0, 1))
+    assert (first - second).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize(

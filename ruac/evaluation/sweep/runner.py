@@ -38,7 +38,7 @@ class ModelConfig:
     tools/export.py, for a model with a head. Exactly one of the two, or an export with the backbone
     of a head-only export.
 
-    References without training, of vanilla SAM 2 only: temperature, a file of tools/fit_temperature.py,
+    References without training, of vanilla SAM 2 only: temperature, the JSON file of an older fit,
     or ensemble, further passes with the same masks. unccorr: drop uncertain components of the final
     masks, of any model but an ensemble."""
 

@@ -226,9 +226,7 @@ class PlanConfig:
                 fit = self._fit(row, seed) if row.fit else None
                 entry = {"name": name} | ({"export": str(run.export)} if run else {"backbone": self.backbone})
                 own = json.loads(json.dumps(row.model).replace("{seed}", str(seed)))
-                if fit is not None and row.fit == "temperature":
-                    entry["temperature"] = str(fit.made)
-                elif fit is not None:
+                if fit is not None:
                     entry = {"name": name, "export": str(fit.made.parent)}
                 found.append(Model(name, row.name, seed or 0, entry | own, run, row.score))
         return found
@@ -263,16 +261,13 @@ class PlanConfig:
         name = row.name if seed is None else f"{row.name}-{seed}"
         folder = Path(self.out) / "fits" / name
         run = self._run(self._row(row.of), seed) if row.of else None
+        given = {"out": str(folder), "seed": seed or 0, "cpu": self.cpu}
+        given |= {"export": str(run.export)} if run else {"backbone": self.backbone}
         if row.fit == "temperature":
-            made = folder / "temperature.json"
-            split = f"@{self.validation_split}" if self.validation_split else ""
-            given = {"source": f"{self.source}{split}", "backbone": self.backbone, "out": str(made)}
+            given["source"] = f"{self.source}@{self.validation_split}" if self.validation_split else self.source
         else:
-            made = folder / CONFIG
-            given = {"source": self.source, "split": self.train_split, "out": str(folder)}
-            given |= {"export": str(run.export)} if run else {"backbone": self.backbone}
-        overrides = (*_pairs(given | {"seed": seed or 0, "cpu": self.cpu}), *row.fit_overrides)
-        return Fit(name, row.name, row.fit, overrides, made, run)
+            given |= {"source": self.source, "split": self.train_split}
+        return Fit(name, row.name, row.fit, (*_pairs(given), *row.fit_overrides), folder / CONFIG, run)
 
     def _run(self, row: RowConfig, seed: int) -> Run:
         name = f"{row.name}-{seed}"

@@ -187,7 +187,7 @@ def entry(**values):
 
 
 def test_entries_of_a_sweep(shelf, coco_folder, tmp_path, monkeypatch):
-    backbone, out = str(shelf / "backbone.yaml"), str(tmp_path / "temperature.json")
+    backbone, out = str(shelf / "backbone.yaml"), str(tmp_path / "temperature")
     logits = torch.randn(1000)
     pixels = logits, torch.rand(1000) < (logits / 2).sigmoid()
     monkeypatch.setattr(fit, "draw_pixels", lambda *_: pixels)
@@ -195,7 +195,7 @@ def test_entries_of_a_sweep(shelf, coco_folder, tmp_path, monkeypatch):
     vanilla = load_model(entry(backbone=backbone))
     assert type(vanilla) is UncertainSam
     assert vanilla.head is None
-    temperature = load_model(entry(backbone=backbone, temperature=out))
+    temperature = load_model(entry(export=out))
     assert temperature.head.config.temperature == pytest.approx(2, rel=0.3)
     jitter = load_model(entry(backbone=backbone, ensemble={"jitters": 4}))
     assert jitter.head.config == EnsembleConfig(jitters=4)
@@ -228,7 +228,7 @@ def test_a_temperature_of_another_backbone_is_refused(shelf, tmp_path, nano):
         load_model(given)
     for text in ("{", "[]", '{"temperature": 2}'):
         file.write_text(text)
-        with pytest.raises(RuacError, match="expected a file of tools/fit_temperature"):
+        with pytest.raises(RuacError, match="expected the JSON file of an older temperature fit"):
             load_model(given)
     file.write_text('{"temperature": 2, "backbone": {"sha256": "0", "image_size": 64}}')
     with pytest.raises(RuacError, match="another backbone"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,8 @@ from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object
 from ruac.evaluation.metrics.band_counts import Band, band_counts
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.results.schema import REGIONS
-from ruac.inference.looks import FLIPS, EnsembleSam, FlippedFeatures
-from ruac.inference.model import Prediction, UncertainSam, predict
-from ruac.inference.unccorr import CorrectedSam, corrected
+from ruac.inference.looks import FLIPS
+from ruac.inference.model import Prediction, UncertainSam
 
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
 MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it
@@ -38,7 +38,7 @@ class Scores:
 class Answer:
     """A model's final answer to N objects of an image, at the picture's resolution; tensors on the model's device.
 
-    masks: ``bool [N, H, W]``, where the upsampled logit is positive, less what a `CorrectedSam` drops.
+    masks: ``bool [N, H, W]``, where the upsampled logit is positive, less what filters drop.
     probability: ``[N, H, W]`` of the object, the sigmoid of the upsampled calibrated logit, which
     crosses 1/2 in the same cell of the stride-4 grid as the mask's contour, but not always at the same
     picture pixel; no correction changes it. uncertainty: per named score, ``[N, H, W]`` in [0, 1].
@@ -85,7 +85,7 @@ def answer_image(
 
     The image is encoded once per backbone and flip, and models whose masks are SAM 2's own (vanilla, the
     signed posterior, a temperature, ensembles) share one run of the clicks, since their masks cannot
-    differ. Further passes of an ensemble and the correction of masks come after the last click. replay:
+    differ. Further passes of an ensemble and filters of masks come after the last click. replay:
     stored points ``[N, P, 2]`` and labels ``[N, P]``. encodings: of this image, for a caller that comes
     back with other objects of it.
     """
@@ -105,10 +105,11 @@ def answer_image(
             for final[source] in rounds:  # pixels are scored after the last one only
                 per_round.append(jaccard(final[source].masks, sample.masks))
             scores[source] = np.stack(per_round, axis=1)  # [N, clicks]
-        prediction = _ask(model, final[source], encodings, keys)
-        answers[name] = _answer(prediction, final[source], scores[source], sample.masks.shape[1:])
-        if isinstance(model, CorrectedSam):
-            answers[name] = _correct(answers[name], sample.masks)
+        last = final[source]
+        prediction = model.complete(last.prediction.decoded, partial(encodings, body), last.prompts, keys)
+        answers[name] = _answer(prediction, last, scores[source], sample.masks.shape[1:])
+        if model.filters:
+            answers[name] = _filter(model, answers[name], sample.masks)
     return answers
 
 
@@ -202,18 +203,6 @@ def _mask_source(model: UncertainSam) -> tuple[int, int]:
     return id(model.backbone), id(model.head) if own else 0
 
 
-def _ask(model: UncertainSam, final: Round, encodings: Encodings, keys: list[str]) -> Prediction:
-    """What the model says after the last click; only an ensemble needs more decoder passes for it."""
-    decoded = final.prediction.decoded
-    if not isinstance(model, EnsembleSam):
-        return predict(decoded, model.head)
-    plain = encodings(model.backbone)
-    flipped = {flip: encodings(model.backbone, flip) for flip in model.head.config.flips}
-    every_object = torch.zeros(len(keys), dtype=torch.int64, device=plain.embedding.device)
-    features = FlippedFeatures(plain.embedding, plain.high_res, flipped).gather(every_object)
-    return model.ask_again(decoded, features, final.prompts, keys)
-
-
 def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
     maps = prediction.maps(final.choice[:, None], size)
     total = maps.total[:, 0]  # [N, H, W]
@@ -226,10 +215,9 @@ def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int
     return Answer(final.masks, maps.probability[:, 0], uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
 
 
-def _correct(answer: Answer, truth: np.ndarray) -> Answer:
-    """The same answer with corrected masks, which J after the last click is of."""
-    total = next(iter(answer.uncertainty.values())).cpu().numpy()
-    masks = np.stack([corrected(mask, doubt) for mask, doubt in zip(answer.masks, total, strict=True)])
+def _filter(model: UncertainSam, answer: Answer, truth: np.ndarray) -> Answer:
+    """The same answer with filtered masks, which J after the last click is of."""
+    masks = model.filtered(answer.masks, next(iter(answer.uncertainty.values())).cpu().numpy())
     j = answer.j.copy()
     j[:, -1] = jaccard(masks, truth)
     return replace(answer, masks=masks, j=j)

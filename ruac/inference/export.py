@@ -19,7 +19,6 @@ from ruac.base.files import atomic_path, write_text
 from ruac.base.version import VERSION
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
-from ruac.inference.unccorr import CorrectedSam
 from ruac.uncertainty import HeadConfig, build_head
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
@@ -38,8 +37,8 @@ def export_model(
     """
     if model.head is None and not with_backbone:
         raise RuacError("export: the model has no uncertainty head; without its backbone nothing is left to export")
-    if isinstance(model, CorrectedSam):
-        raise RuacError("export: a model whose masks a sweep corrects has no export; ask `predict` for correct=True")
+    if model.filters:
+        raise RuacError("export: a model with filters has no export; ask `predict` for correct=True")
     tensors = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()} if model.head else {}
     if with_backbone:
         tensors |= _compact({f"backbone.{name}": t for name, t in model.backbone.sam.state_dict().items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -143,6 +144,15 @@ class EnsembleSam(UncertainSam):
     def decode(self, features: FlippedFeatures, prompts: Prompts) -> Prediction:
         """Answer N prompts; jitter is the same for all of them and whenever it is asked for."""
         return self.ask_again(self.backbone.decode(features, prompts), features, prompts, [""] * len(prompts.points))
+
+    def complete(
+        self, decoded: Decoded, encode: Callable[[str], Features], prompts: Prompts, keys: list[str]
+    ) -> Prediction:
+        """The further passes, after the last click only."""
+        plain, flipped = encode(""), {flip: encode(flip) for flip in self.head.config.flips}
+        every_object = torch.zeros(len(keys), dtype=torch.int64, device=plain.embedding.device)
+        features = FlippedFeatures(plain.embedding, plain.high_res, flipped).gather(every_object)
+        return self.ask_again(decoded, features, prompts, keys)
 
     def ask_again(self, decoded: Decoded, features: FlippedFeatures, prompts: Prompts, keys: list[str]) -> Prediction:
         """The further passes after the plain one, pass by pass: memory grows by their logits alone.

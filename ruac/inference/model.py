@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,13 +46,24 @@ class Prediction:
         return answer_maps(self, tokens, size, parts=parts)
 
 
-class UncertainSam(nn.Module):
-    """A frozen backbone and a head. Without a head it is vanilla SAM 2, the control of every table."""
+class AnswerFilter(Protocol):
+    """Changes masks after the last click, by what is known of them. Filters act in the order in which a model has them.
 
-    def __init__(self, backbone: Backbone, head: Head | None):
+    A module whose buffers say how it is set, so that a model's fingerprint tells filters apart.
+    """
+
+    def __call__(self, masks: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+        """New masks from masks ``bool [N, H, W]`` and their total uncertainty ``[N, H, W]`` in [0, 1]."""
+
+
+class UncertainSam(nn.Module):
+    """A frozen backbone and a head. Without head and filters it is vanilla SAM 2, the control of every table."""
+
+    def __init__(self, backbone: Backbone, head: Head | None, filters: Sequence[AnswerFilter] = ()):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.filters = nn.ModuleList(filters)
 
     @property
     def image_size(self) -> int:
@@ -64,6 +78,22 @@ class UncertainSam(nn.Module):
         """Answer N prompts on features gathered per object."""
         decoded = self.backbone.decode(features, prompts)
         return predict(decoded, self.head)
+
+    def complete(
+        self, decoded: Decoded, encode: Callable[[str], Features], prompts: Prompts, keys: list[str]
+    ) -> Prediction:
+        """The answer to N objects of one picture, from the decoder pass after the last click.
+
+        A model that looks more than once does so here and not at every click. encode: features of the picture, ``""``
+        as it is or under a key of `looks.FLIPS`. prompts: the last ones. keys: a stable id per object.
+        """
+        return predict(decoded, self.head)
+
+    def filtered(self, masks: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+        """Masks ``bool [N, H, W]`` after all filters, given their total uncertainty."""
+        for each in self.filters:
+            masks = each(masks, uncertainty)
+        return masks
 
 
 def predict(decoded: Decoded, head: Head | None) -> Prediction:

@@ -19,7 +19,7 @@ from ruac.data.augment import prepare
 from ruac.data.sample import read_image, to_rgb
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
-from ruac.inference.unccorr import corrected
+from ruac.inference.unccorr import UncCorr
 
 DEFAULT = ROOT / "checkpoints" / "ruac_nano"
 
@@ -117,8 +117,9 @@ class Predictor:
         maps = prediction.maps(tokens[None].to(self.device), self._size, parts=decomposed)
         masks = _array(upsample(logits, self._size)[0] > 0)
         uncertainty = _array(maps.total[0])
+        masks = self.model.filtered(masks, uncertainty)
         if correct:
-            masks = np.stack([corrected(mask, doubt) for mask, doubt in zip(masks, uncertainty, strict=True)])
+            masks = UncCorr()(masks, uncertainty)
         return PredictedMasks(
             masks=masks,
             scores=_array(prediction.iou[0, tokens]),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import ndimage
-
-from ruac.inference.model import UncertainSam
+from torch import nn
 
 PERCENTILE, FLOOR = 95, 0.3
 _EIGHT = np.ones((3, 3), int)
@@ -33,12 +32,12 @@ def corrected(mask: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
     return mask & ~np.concatenate([[False], dropped])[labels]
 
 
-class CorrectedSam(UncertainSam):
-    """A model whose masks the sweep corrects after the last click; its clicks are as without.
+class UncCorr(nn.Module):
+    """`corrected`, as an `AnswerFilter`."""
 
-    The buffer makes its fingerprint another one than that of the same model without the correction.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("thresholds", torch.tensor([PERCENTILE, FLOOR]))
 
-    def __init__(self, model: UncertainSam):
-        super().__init__(model.backbone, model.head)
-        self.register_buffer("correction", torch.tensor([PERCENTILE, FLOOR]))
+    def forward(self, masks: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+        return np.stack([corrected(*pair) for pair in zip(masks, uncertainty, strict=True)])

@@ -19,7 +19,7 @@ from ruac.inference.export import export_model, fingerprint, load_exported
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
-from ruac.inference.unccorr import CorrectedSam
+from ruac.inference.unccorr import UncCorr
 from ruac.uncertainty import HeadConfig, build_head
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
@@ -278,5 +278,5 @@ def test_references_come_back(nano, shelf, tmp_path, whole):
 
 def test_a_corrected_model_has_no_export(nano, tmp_path):
     with pytest.raises(RuacError, match="has no export"):
-        export_model(CorrectedSam(UncertainSam(nano, None)), BackboneConfig(), tmp_path / "x", with_backbone=True)
+        export_model(UncertainSam(nano, None, [UncCorr()]), BackboneConfig(), tmp_path / "x", with_backbone=True)
     assert not (tmp_path / "x").exists()

@@ -8,7 +8,7 @@ import torch
 
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
-from ruac.inference.unccorr import corrected
+from ruac.inference.unccorr import UncCorr, corrected
 
 
 def picture(text):
@@ -91,3 +91,28 @@ def test_a_predictor_corrects_masks_alone_and_only_when_asked(nano):
     np.testing.assert_array_equal(after.masks, expected)
     for name in ("scores", "logits", "probability", "uncertainty"):
         np.testing.assert_array_equal(getattr(after, name), getattr(plain, name))
+
+
+class Shrink(torch.nn.Module):
+    """Drops the leftmost column of a mask that is still there, and notes what it was given."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, masks, uncertainty):
+        self.seen.append(int(masks.sum()))
+        smaller = masks.copy()
+        smaller[:, :, np.flatnonzero(masks.any((0, 1)))[0]] = False
+        return smaller
+
+
+def test_filters_act_in_their_order(nano):
+    seen = []
+    masks = np.zeros((1, 6, 6), bool)
+    masks[0, 1:5, 1:5] = True
+    model = UncertainSam(nano, None, [Shrink(seen), Shrink(seen), UncCorr()])
+    result = model.filtered(masks, np.zeros((1, 6, 6), np.float32))
+    assert seen == [16, 12]
+    assert result.sum() == 8
+    assert masks.sum() == 16  # what was given stays as it was

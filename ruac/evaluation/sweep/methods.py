@@ -9,7 +9,7 @@ from ruac.inference.export import load_exported
 from ruac.inference.looks import EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.temperature_file import read_temperature
-from ruac.inference.unccorr import CorrectedSam
+from ruac.inference.unccorr import UncCorr
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def load_model(entry: ModelConfig) -> UncertainSam:
         if entry.temperature is not None:
             head = TemperatureHead(TemperatureConfig(read_temperature(entry.temperature, backbone)))
         model = UncertainSam(backbone, head)
-    return CorrectedSam(model) if entry.unccorr else model
+    return UncertainSam(model.backbone, model.head, [UncCorr()]) if entry.unccorr else model
 
 
 def is_vanilla(model: UncertainSam) -> bool:
     """Whether it is SAM 2 as it is: without a head, and with its masks left alone."""
-    return model.head is None and not isinstance(model, CorrectedSam)
+    return model.head is None and not model.filters

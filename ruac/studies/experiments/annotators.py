@@ -277,7 +277,7 @@ def run_annotators(config: AnnotatorsConfig) -> Path:
         photographs = photographs[: config.limit]
     models = load_models(SweepConfig(models=config.models), PartialState(cpu=config.cpu).device)
     for name, model in models.items():
-        if type(model) is not UncertainSam:  # ensembles and corrections are made by the sweep, after the last click
+        if type(model) is not UncertainSam or model.filters:  # the sweep makes these, after the last click
             raise RuacError(f"model {name!r}: {type(model).__name__}, expected SAM 2 with or without a head")
     pixels = collect(photographs, models, config)
     plain = next((name for name, model in models.items() if model.head is None), None)

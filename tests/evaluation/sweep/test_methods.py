@@ -24,7 +24,7 @@ from ruac.evaluation.sweep.runner import ModelConfig
 from ruac.inference.export import fingerprint
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
-from ruac.inference.unccorr import CorrectedSam, corrected
+from ruac.inference.unccorr import UncCorr, corrected
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 PROTOCOL = ProtocolConfig(clicks=2)
@@ -158,7 +158,7 @@ def test_corrected_masks_are_what_is_scored(nano, sample):
     body = Specked(nano.sam, name="specked").eval()
     for head in (None, TemperatureHead(TemperatureConfig(1.5))):
         plain = UncertainSam(body, head)
-        models, scores = {"plain": plain, "unccorr": CorrectedSam(plain)}, Scores()
+        models, scores = {"plain": plain, "unccorr": UncertainSam(plain.backbone, plain.head, [UncCorr()])}, Scores()
         answers = answer_image(models, sample, PROTOCOL)
         before, after = answers["plain"], answers["unccorr"]
         main = next(iter(before.uncertainty.values())).numpy()
@@ -199,7 +199,7 @@ def test_entries_of_a_sweep(shelf, coco_folder, tmp_path, monkeypatch):
     assert temperature.head.config.temperature == pytest.approx(2, rel=0.3)
     jitter = load_model(entry(backbone=backbone, ensemble={"jitters": 4}))
     assert jitter.head.config == EnsembleConfig(jitters=4)
-    assert isinstance(load_model(entry(export=str(shelf / "head"), unccorr=True)), CorrectedSam)
+    assert [type(f) for f in load_model(entry(export=str(shelf / "head"), unccorr=True)).filters] == [UncCorr]
     assert load_model(entry(export=str(shelf / "head"))).head.config.posterior == "signed"
     assert [m.head.config.posterior for m in (temperature, jitter)] == ["temperature", "ensemble"]
 

@@ -1,7 +1,7 @@
-"""``ruac fit-context`` as a script: tools/fit_context.py takes the same arguments."""
+"""The old name of tools/fit_local_temperature.py."""
 
 from ruac.base.errors import run_tool
-from ruac.cli.fit_context import main
+from ruac.cli.fit_local_temperature import main
 
 if __name__ == "__main__":
     run_tool(main)

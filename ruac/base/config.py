@@ -27,7 +27,8 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
     differences from that. A list replaces the base's list as a whole. A path that does not exist
     where it points to, such as ``configs/train/ruac.yaml`` outside a checkout, is the package's own.
 
-    A dataclass may define ``validate(self)`` and raise `RuacError` for impossible values; it is
+    A dataclass may have a class variable ``RENAMED``, from keys of older versions to those of now. It may define
+    ``validate(self)`` and raise `RuacError` for impossible values; it is
     called on the result and on nested dataclasses, also those in lists.
 
     Raises `RuacError` for a missing or broken file, a base that leads back to itself, an unknown
@@ -171,9 +172,10 @@ def _read_yaml(cls: type, path: Path) -> DictConfig:
 def _build(cls: type[T], layers: list[tuple[str, DictConfig]]) -> T:
     merged = OmegaConf.structured(cls)
     for source, layer in layers:
-        _check_keys(cls, OmegaConf.to_container(layer), source, prefix="")
+        values = OmegaConf.to_container(layer)
+        _check_keys(cls, values, source, prefix="")  # old names become new ones
         try:
-            merged = OmegaConf.merge(merged, layer)
+            merged = OmegaConf.merge(merged, OmegaConf.create(values))
         except OmegaConfBaseException as error:
             key = getattr(error, "full_key", None)
             where = f"{source}: key '{key}'" if key else source
@@ -193,6 +195,11 @@ def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
     """Look for unknown keys before the merge, whose own message names no alternative."""
     names = [f.name for f in fields(cls)]
     hints = get_type_hints(cls)
+    for old, new in getattr(cls, "RENAMED", {}).items():
+        if old in values and new in values:
+            raise RuacError(f"{source}: keys '{prefix}{old}' and '{prefix}{new}' are one; expected the second")
+        if old in values:
+            values[new] = values.pop(old)
     for key, value in values.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)

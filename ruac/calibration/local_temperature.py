@@ -1,4 +1,4 @@
-"""The context scale, fitted to a frozen model on source pixels: the last step before an export (ours).
+"""The local temperature, fitted to a frozen model on source pixels: the last step before an export (ours).
 
 Training sees a dozen objects a step, and what the scale reads differs between objects more than within them. With
 everything else frozen its inputs can be drawn once, from thousands of objects, and fitted in seconds.
@@ -32,15 +32,16 @@ from ruac.training.engine import STREAM_LENGTH
 from ruac.training.losses.band import loss_band
 from ruac.training.losses.segmentation import soft_targets
 from ruac.uncertainty import HeadConfig, build_head, probit_logit
-from ruac.uncertainty.local_temperature import ContextScale, context_inputs
+from ruac.uncertainty.local_temperature import LocalTemperature, answer_inputs
 
 LEARNED = ("learned", "patch", "pgd")  # attacks that would have to be trained, or climb a loss
 
 
 @dataclass
-class ContextFitConfig:
-    """export: a folder of ruac export, whose head gets a context if it has none; or backbone: SAM 2 without a
-    head, which gets a head of ``posterior: context``. source, split: training images, never a domain of the sweep.
+class LocalTemperatureFitConfig:
+    """export: a folder of ruac export, whose head gets a local temperature if it has none; or backbone: SAM 2 without
+    a head, which gets one of ``posterior: local_temperature``. source, split: training images, never a domain of the
+    sweep.
 
     images: drawn, each clean and, with ``attack.kind`` other than none, attacked as well (attacks without
     parameters only). corrections: at most so many random clicks after the first prompt, any number alike.
@@ -49,7 +50,7 @@ class ContextFitConfig:
     steps, batch, rate: of AdamW, cosine."""
 
     source: str = "???"
-    out: str = "runs/context"
+    out: str = "runs/local_temperature"
     export: str | None = None
     backbone: str | None = None
     split: str | None = None
@@ -81,7 +82,7 @@ class ContextFitConfig:
 
 @dataclass(frozen=True)
 class Pixels:
-    """inputs: of the context scale, ``[P, C]``. mean, variance: of the logit without it, ``[P]``. target: in [0, 1]."""
+    """inputs: of the local temperature, ``[P, C]``. mean, variance: of the logit without it, ``[P]``. target: in [0, 1]."""
 
     inputs: Tensor
     mean: Tensor
@@ -89,15 +90,15 @@ class Pixels:
     target: Tensor
 
 
-def run_context_fit(config: ContextFitConfig) -> Path:
+def run_local_temperature_fit(config: LocalTemperatureFitConfig) -> Path:
     """Fit and export to ``config.out``. Raises `RuacError` for unusable input."""
     device = PartialState(cpu=config.cpu).device
     model, spec, whole = _model(config)
     model.to(device)
     dataset = open_dataset(config.source, split=config.split)
     data = TrainingSet(dataset, config.data, side=model.image_size, seed=config.seed, length=STREAM_LENGTH)
-    pixels = draw_context_pixels(model, data, config)
-    before, after = fit_context(model.head.context, pixels, config)
+    pixels = draw_answer_pixels(model, data, config)
+    before, after = fit_local_temperature(model.head.local_temperature, pixels, config)
     record = {
         "context_fit": asdict(config),
         "source_sha256": dataset_hash(dataset),
@@ -109,7 +110,7 @@ def run_context_fit(config: ContextFitConfig) -> Path:
 
 
 @torch.no_grad()
-def draw_context_pixels(model: UncertainSam, data: TrainingSet, config: ContextFitConfig) -> Pixels:
+def draw_answer_pixels(model: UncertainSam, data: TrainingSet, config: LocalTemperatureFitConfig) -> Pixels:
     """Pixels of objects' bands and maps under random prompts, of clean and attacked images; on the CPU."""
     device = next(model.parameters()).device
     attacker = None
@@ -132,7 +133,9 @@ def draw_context_pixels(model: UncertainSam, data: TrainingSet, config: ContextF
     return Pixels(*(torch.cat(column) for column in zip(*drawn, strict=True)))
 
 
-def fit_context(network: ContextScale, pixels: Pixels, config: ContextFitConfig) -> tuple[float, float]:
+def fit_local_temperature(
+    network: LocalTemperature, pixels: Pixels, config: LocalTemperatureFitConfig
+) -> tuple[float, float]:
     """Minimise the binary cross-entropy of the analytic probability; returns its mean before and after, in nats.
 
     Training leaves the network on the CPU and in place.
@@ -153,7 +156,7 @@ def fit_context(network: ContextScale, pixels: Pixels, config: ContextFitConfig)
     return before, _loss(network, pixels, slice(None)).item()
 
 
-def _loss(network: ContextScale, pixels: Pixels, picked: Tensor | slice) -> Tensor:
+def _loss(network: LocalTemperature, pixels: Pixels, picked: Tensor | slice) -> Tensor:
     inputs = pixels.inputs[picked].T[None, :, :, None]  # [1, C, P, 1], a map of one column
     with torch.set_grad_enabled(not isinstance(picked, slice)):
         scale = network.log_scale(inputs).reshape(-1).exp()
@@ -166,7 +169,9 @@ def _rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 20) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def _draw(model: UncertainSam, features: Features, masks: Tensor, config: ContextFitConfig, drawn: list) -> None:
+def _draw(
+    model: UncertainSam, features: Features, masks: Tensor, config: LocalTemperatureFitConfig, drawn: list
+) -> None:
     """Prompt the objects of one image (``bool [N, S, S]``) and add pixels of their bands."""
     masks = masks[masks.flatten(1).any(1)]  # a deformation may have moved one out of the picture
     if not len(masks):
@@ -179,7 +184,7 @@ def _draw(model: UncertainSam, features: Features, masks: Tensor, config: Contex
     )
     posterior = prediction.posterior.select(choice)
     mean, variance = (x[:, 0] for x in replace(posterior, local_scale=None).calibrated())
-    inputs = context_inputs(prediction.logits.float(), prediction.iou.float(), choice).movedim(1, -1)  # [N, h, w, C]
+    inputs = answer_inputs(prediction.logits.float(), prediction.iou.float(), choice).movedim(1, -1)  # [N, h, w, C]
     targets = (soft_targets(masks, side // 4) >= 0.5).float()  # as masks are judged
     for n, band in enumerate(loss_band(targets)):
         place = band.nonzero()
@@ -190,22 +195,26 @@ def _draw(model: UncertainSam, features: Features, masks: Tensor, config: Contex
             drawn.append(tuple(maps[n, y, x].cpu() for maps in (inputs, mean, variance, targets)))
 
 
-def _model(config: ContextFitConfig) -> tuple[UncertainSam, BackboneConfig, bool]:
-    """The model with a head that has a context, the config of its backbone, and whether to export that as well."""
+def _model(config: LocalTemperatureFitConfig) -> tuple[UncertainSam, BackboneConfig, bool]:
+    """The model with a head that has a local temperature, its backbone's config, and whether to export that as well."""
     old, whole = None, False
     if config.backbone is not None:
         backbone, spec = load_backbone(config.backbone), backbone_config(config.backbone)
-        head_config = HeadConfig(posterior="context", context_hidden=config.hidden)
+        head_config = HeadConfig(posterior="local_temperature", local_hidden=config.hidden)
     else:
         loaded, (spec, whole) = load_exported(config.export), exported_backbone(config.export)
         backbone, old = loaded.backbone, loaded.head
         posterior = "none" if old is None else old.config.posterior
-        if posterior not in ("signed", "nonnegative", "context"):
-            raise RuacError(f"{config.export}: posterior {posterior}, expected signed, nonnegative or context")
-        head_config = replace(old.config, context=posterior != "context", context_hidden=config.hidden)
+        if posterior not in ("signed", "nonnegative", "local_temperature"):
+            raise RuacError(
+                f"{config.export}: posterior {posterior}, expected signed, nonnegative or local_temperature"
+            )
+        head_config = replace(
+            old.config, local_temperature=posterior != "local_temperature", local_hidden=config.hidden
+        )
     torch.manual_seed(config.seed)
     head = build_head(head_config, token_dim=backbone.token_dim, channels=backbone.channels)
     if old is not None:
-        kept = {name: value for name, value in old.state_dict().items() if not name.startswith("context.")}
+        kept = {name: value for name, value in old.state_dict().items() if not name.startswith("local_temperature.")}
         head.load_state_dict(kept, strict=False)
     return UncertainSam(backbone, head.requires_grad_(False)).eval(), spec, whole

@@ -18,7 +18,7 @@ VERBS = {
     "quickstart": "train, export, sweep, predict and report in minutes",
     "reproduce": "train, export and sweep all rows of a plan",
     "fetch-checkpoint": "download official SAM 2.1 checkpoints",
-    "fit-context": "fit a scale that reads the answer",
+    "fit-local-temperature": "fit a scale that reads the answer",
     "fit-temperature": "fit vanilla SAM 2's temperature",
     "make-scenes": "write procedural scenes as COCO folders",
     "prepare-domain": "check and convert the native download of a data set",
@@ -26,6 +26,8 @@ VERBS = {
     "experiment": "run one of the experiments",
     "benchmark": "measure where time and memory go",
 }
+
+OLD_NAMES = {"fit-context": "fit-local-temperature"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _dispatch(argv: list[str]) -> None:
     verb, *rest = argv or ["--help"]
+    verb = OLD_NAMES.get(verb, verb)
     if verb in ("-h", "--help"):
         print(_help())
     elif verb == "--version":

@@ -11,14 +11,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ruac.uncertainty.head import HeadConfig
-from ruac.uncertainty.local_temperature import ContextScale, LocalScale
+from ruac.uncertainty.local_temperature import LocalScale, LocalTemperature, OldNames
 from ruac.uncertainty.posterior import Factor, Posterior, inner_product
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
 
 
-class BayesianHead(nn.Module):
+class BayesianHead(OldNames, nn.Module):
     """Turns a decoder pass into a distribution of its logits.
 
     signed: both factors are SAM 2's, f and w, each with a Weibull magnitude of mean |f|, |w| and SAM 2's sign.
@@ -31,8 +31,8 @@ class BayesianHead(nn.Module):
     Everything runs in float32, also under autocast.
 
     Trainable parameters for c = 32, D = 256, hidden 16: signed 17,488 (kappa per channel) or 12,993 (per pixel),
-    nonnegative 31,985 or 27,490; one more with a logit scale, 1,505 more with a context. The paper states about 7.5 K
-    for its head.
+    nonnegative 31,985 or 27,490; one more with a logit scale, 1,505 more with a local temperature. The paper states about
+    7.5 K for its head.
     """
 
     def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
@@ -57,7 +57,7 @@ class BayesianHead(nn.Module):
                 nn.Linear(token_dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, 2 * channels + 1)
             )
         self.log_scale = nn.Parameter(torch.zeros(())) if config.logit_scale else None
-        self.context = ContextScale(config.context_hidden) if config.context else None
+        self.local_temperature = LocalTemperature(config.local_hidden) if config.local_temperature else None
 
     def forward(self, decoded: Decoded) -> Posterior:
         config = self.config
@@ -84,7 +84,9 @@ class BayesianHead(nn.Module):
                 weight=Factor(weight_mean, weight_shape),
                 bias=bias,
                 scale=None if self.log_scale is None else self.log_scale.exp(),
-                local_scale=None if self.context is None else LocalScale.of(self.context, decoded, mean),
+                local_scale=None
+                if self.local_temperature is None
+                else LocalScale.of(self.local_temperature, decoded, mean),
                 full_variance=config.variance == "full",
                 prior=(config.prior_shape, config.prior_rate),
             )

@@ -7,7 +7,7 @@ from ruac.uncertainty.dropout import DropoutHead
 from ruac.uncertainty.evidential import EvidentialHead
 from ruac.uncertainty.head import Head, HeadConfig
 from ruac.uncertainty.laplace import LaplaceHead
-from ruac.uncertainty.temperature import ContextHead
+from ruac.uncertainty.temperature import LocalTemperatureHead
 
 HEADS = {
     "signed": BayesianHead,
@@ -15,7 +15,7 @@ HEADS = {
     "evidential": EvidentialHead,
     "dropout": DropoutHead,
     "laplace": LaplaceHead,
-    "context": ContextHead,
+    "local_temperature": LocalTemperatureHead,
 }
 
 

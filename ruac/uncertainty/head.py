@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Generator, Tensor
 
@@ -14,7 +14,7 @@ from ruac.uncertainty.weibull import LEAST_SHAPE
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
 
-POSTERIORS = ("signed", "nonnegative", "evidential", "dropout", "laplace", "context", "none")
+POSTERIORS = ("signed", "nonnegative", "evidential", "dropout", "laplace", "local_temperature", "none")
 
 
 @dataclass
@@ -23,12 +23,13 @@ class HeadConfig:
 
     posterior: ``signed`` keeps SAM 2's logits as the mean and learns the spread only; ``nonnegative`` is the
     paper's, with its own factors behind a ReLU, and masks that start untrained. References: ``evidential``
-    (UR-ERN), MC ``dropout``, a last-layer ``laplace`` approximation, ``context``, a scale per pixel without
+    (UR-ERN), MC ``dropout``, a last-layer ``laplace`` approximation, ``local_temperature``, a scale per pixel without
     spread, and ``none``, SAM 2 without a head.
     logit_scale: learn one positive factor of mean and standard deviation in `calibrated`. Variance can only lower
     confidence, so an underconfident backbone needs it. Not for evidential, whose mean is no logit.
-    context: one more factor of both, per pixel, that reads the mask, the candidates and the predicted IoU
-    (`ContextScale`); context_hidden: width of its layers. Of Weibull heads; posterior ``context`` is nothing else.
+    local_temperature: one more factor of both, per pixel, that reads the mask, the candidates and the predicted IoU
+    (`LocalTemperature`); local_hidden: width of its layers. Of Weibull heads; the posterior of that name is nothing
+    else.
     hidden: width of the hidden layers (Weibull heads and dropout).
 
     Weibull heads. kappa: shape of the image tokens per pixel and ``channel``, or one per ``pixel``; mask tokens
@@ -39,6 +40,8 @@ class HeadConfig:
     dropout: probability of dropping a channel. samples: passes whose moments are the answer.
     """
 
+    RENAMED: ClassVar[dict[str, str]] = {"context": "local_temperature", "context_hidden": "local_hidden"}
+
     posterior: str = "signed"
     kappa: str = "channel"
     hidden: int = 16
@@ -47,12 +50,16 @@ class HeadConfig:
     kappa_init: float = 4.0
     variance: str = "full"
     logit_scale: bool = False
-    context: bool = False
-    context_hidden: int = 32
+    local_temperature: bool = False
+    local_hidden: int = 32
     prior_shape: float = 1.0
     prior_rate: float = 3.0
     dropout: float = 0.1
     samples: int = 20
+
+    def __post_init__(self) -> None:
+        if self.posterior == "context":  # its name in older configs and exports
+            self.posterior = "local_temperature"
 
     def validate(self) -> None:
         for key, choices in (
@@ -62,11 +69,11 @@ class HeadConfig:
         ):
             if getattr(self, key) not in choices:
                 raise RuacError(f"head.{key}: expected {' or '.join(choices)}, found {getattr(self, key)!r}")
-        for key in ("hidden", "context_hidden"):
+        for key in ("hidden", "local_hidden"):
             if getattr(self, key) < 1:
                 raise RuacError(f"head.{key}: expected at least 1, found {getattr(self, key)}")
-        if self.context and self.posterior not in ("signed", "nonnegative"):
-            raise RuacError(f"head.context: expected false for posterior {self.posterior}")
+        if self.local_temperature and self.posterior not in ("signed", "nonnegative"):
+            raise RuacError(f"head.local_temperature: expected false for posterior {self.posterior}")
         if not LEAST_SHAPE <= self.kappa_min < self.kappa_max < math.inf:
             raise RuacError(
                 "head.kappa_min, head.kappa_max: expected "

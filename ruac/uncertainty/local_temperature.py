@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ INPUTS = {
 }
 
 
-class ContextScale(nn.Module):
+class LocalTemperature(nn.Module):
     """Log of the scale, from `INPUTS` by two hidden layers per pixel; 0 at first, so that training starts at scale 1.
 
     hidden: their width.
@@ -60,11 +60,21 @@ class ContextScale(nn.Module):
 
     def forward(self, logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
         """Log scale ``[N, 1, h, w]`` of token ``index[n]`` among those of ``logits [N, 4, h, w]``, ``iou [N, 4]``."""
-        return self.log_scale(context_inputs(logits, iou, index))
+        return self.log_scale(answer_inputs(logits, iou, index))
 
     def log_scale(self, inputs: Tensor) -> Tensor:
-        """The same of `context_inputs` ``[N, C, h, w]``."""
+        """The same of `answer_inputs` ``[N, C, h, w]``."""
         return self.network((inputs - self.middle) / self.spread)
+
+
+class OldNames:
+    """Of a head with a local temperature: weights that were saved while it was called context still load."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(f"{prefix}context.")]:
+            new = key.removeprefix(f"{prefix}context.")
+            state_dict[f"{prefix}local_temperature.{new}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +84,13 @@ class LocalScale:
     index: tokens it is wanted for, ``[N, K]``.
     """
 
-    network: ContextScale
+    network: LocalTemperature
     logits: Tensor
     iou: Tensor
     index: Tensor
 
     @classmethod
-    def of(cls, network: ContextScale, decoded: Decoded, logits: Tensor) -> LocalScale:
+    def of(cls, network: LocalTemperature, decoded: Decoded, logits: Tensor) -> LocalScale:
         """Of all four tokens of a decoder pass, whose masks are the signs of `logits`."""
         tokens = torch.arange(logits.shape[1], device=logits.device)
         return cls(network, logits, decoded.iou.float(), tokens.expand(len(logits), -1))
@@ -104,7 +114,7 @@ def scaled(mean: Tensor, variance: Tensor, scale: Tensor | None, local: LocalSca
     return mean, variance
 
 
-def context_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
+def answer_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
     """What can be seen of token ``index[n]``'s mask: ``[N, len(INPUTS), h, w]``, in the order of `INPUTS`."""
     rows = torch.arange(len(index), device=index.device)
     own = logits[rows, index][:, None]  # [N, 1, h, w]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ruac.base.errors import RuacError
 from ruac.uncertainty.head import HeadConfig
 from ruac.uncertainty.linear import LinearPosterior
-from ruac.uncertainty.local_temperature import ContextScale, LocalScale
+from ruac.uncertainty.local_temperature import LocalScale, LocalTemperature, OldNames
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
@@ -61,10 +61,10 @@ class TemperatureHead(nn.Module):
         return spreadless(decoded, scale=self.scale)
 
 
-class ContextHead(nn.Module):
-    """Temperature scaling with a temperature per pixel, read from the answer (`ContextScale`), and nothing else.
+class LocalTemperatureHead(OldNames, nn.Module):
+    """Temperature scaling with a temperature per pixel, read from the answer (`LocalTemperature`), and nothing else.
 
-    The control for heads with a spread and a context: what the context does alone.
+    The control for heads with a spread and a local temperature: what the latter does alone.
     """
 
     changes_masks = False
@@ -72,10 +72,10 @@ class ContextHead(nn.Module):
     def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
         super().__init__()
         self.config = config
-        self.context = ContextScale(config.context_hidden)
+        self.local_temperature = LocalTemperature(config.local_hidden)
 
     def forward(self, decoded: Decoded) -> LinearPosterior:
-        return spreadless(decoded, local_scale=LocalScale.of(self.context, decoded, decoded.logits.float()))
+        return spreadless(decoded, local_scale=LocalScale.of(self.local_temperature, decoded, decoded.logits.float()))
 
 
 def fit_temperature(logits: Tensor, target: Tensor) -> float:

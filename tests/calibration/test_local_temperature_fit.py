@@ -9,17 +9,22 @@ from ruac.backbone import BackboneConfig
 from ruac.backbone.prompts import first_prompts
 from ruac.base.errors import RuacError
 from ruac.calibration import local_temperature as context_fit
-from ruac.calibration.local_temperature import ContextFitConfig, Pixels, fit_context, run_context_fit
+from ruac.calibration.local_temperature import (
+    LocalTemperatureFitConfig,
+    Pixels,
+    fit_local_temperature,
+    run_local_temperature_fit,
+)
 from ruac.inference.export import export_model, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.training.attack import AttackConfig
 from ruac.uncertainty import HeadConfig, build_head
-from ruac.uncertainty.local_temperature import INPUTS, ContextScale
+from ruac.uncertainty.local_temperature import INPUTS, LocalTemperature
 
 
 @pytest.fixture
 def config(coco_folder, tmp_path):
-    return ContextFitConfig(
+    return LocalTemperatureFitConfig(
         source=str(coco_folder),
         split="train",
         out=str(tmp_path / "fitted"),
@@ -45,10 +50,10 @@ def exported(nano, tmp_path, monkeypatch):
 
 def test_an_exported_head_gets_a_context_and_nothing_else_changes(config, exported):
     config.export = str(exported)
-    before, after = load_exported(exported), load_exported(run_context_fit(config))
-    assert (before.head.config.context, after.head.config.context) == (False, True)
+    before, after = load_exported(exported), load_exported(run_local_temperature_fit(config))
+    assert (before.head.config.local_temperature, after.head.config.local_temperature) == (False, True)
     kept, found = before.head.state_dict(), after.head.state_dict()
-    assert {name for name in found if name not in kept} == {n for n in found if n.startswith("context.")}
+    assert {name for name in found if name not in kept} == {n for n in found if n.startswith("local_temperature.")}
     for name, value in kept.items():
         assert torch.equal(found[name], value)
     torch.manual_seed(0)
@@ -65,9 +70,9 @@ def test_sam_alone_gets_a_head_without_spread(config, nano, tmp_path, monkeypatc
     monkeypatch.setattr(context_fit, "load_backbone", lambda spec: nano)
     monkeypatch.setattr(context_fit, "backbone_config", lambda spec: BackboneConfig(image_size=64))
     config.backbone = "nano"
-    out = run_context_fit(config)
+    out = run_local_temperature_fit(config)
     content = json.loads((out / "config.json").read_text())
-    assert content["head"]["posterior"] == "context"
+    assert content["head"]["posterior"] == "local_temperature"
     assert content["record"]["pixels"] > 0
     assert set(content["record"]["nll"]) == {"before", "after"}
     with monkeypatch.context() as patch:
@@ -87,8 +92,11 @@ def test_the_fit_finds_a_scale_that_depends_on_an_input():
     inputs[:, 0] = high.float()
     factor = torch.where(high, 3.0, 1 / 3)
     target = (torch.rand(20000) < (factor * mean).sigmoid()).float()
-    network, config = ContextScale(8), ContextFitConfig(source="-", backbone="nano", steps=400, batch=2048, rate=1e-2)
-    before, after = fit_context(network, Pixels(inputs, mean, torch.zeros(20000), target), config)
+    network, config = (
+        LocalTemperature(8),
+        LocalTemperatureFitConfig(source="-", backbone="nano", steps=400, batch=2048, rate=1e-2),
+    )
+    before, after = fit_local_temperature(network, Pixels(inputs, mean, torch.zeros(20000), target), config)
     assert after < before - 0.02
     found = network.log_scale(inputs.T[None, :, :, None]).reshape(-1).exp()
     assert found[high].mean() == pytest.approx(3, rel=0.25)
@@ -99,17 +107,17 @@ def test_pixels_are_of_the_band_and_depend_on_the_seed_alone(config, exported, m
     config.export = str(exported)
     drawn = []
     monkeypatch.setattr(
-        context_fit, "fit_context", lambda network, pixels, config: (drawn.append(pixels), (0.0, 0.0))[1]
+        context_fit, "fit_local_temperature", lambda network, pixels, config: (drawn.append(pixels), (0.0, 0.0))[1]
     )
-    run_context_fit(config)
-    run_context_fit(config)
+    run_local_temperature_fit(config)
+    run_local_temperature_fit(config)
     assert torch.equal(drawn[0].inputs, drawn[1].inputs)
     assert len(drawn[0].mean) % (config.pixels + config.map_pixels) == 0
     assert drawn[0].target.min() >= 0
     assert drawn[0].target.max() <= 1
     assert (drawn[0].variance > 0).all()
     config.attack = AttackConfig(kind="none")
-    run_context_fit(config)
+    run_local_temperature_fit(config)
     assert len(drawn[2].mean) < len(drawn[0].mean)
 
 
@@ -124,12 +132,12 @@ def test_pixels_are_of_the_band_and_depend_on_the_seed_alone(config, exported, m
 )
 def test_impossible_settings(change, message):
     with pytest.raises(RuacError, match=message):
-        ContextFitConfig(**({"source": "-"} | change)).validate()
+        LocalTemperatureFitConfig(**({"source": "-"} | change)).validate()
 
 
 def test_a_head_without_a_normal_logit_is_refused(config, nano, tmp_path):
     head = build_head(HeadConfig(posterior="dropout"), token_dim=nano.token_dim, channels=nano.channels)
     model = UncertainSam(nano, head)
     config.export = str(export_model(model, BackboneConfig(image_size=64), tmp_path / "x", with_backbone=True))
-    with pytest.raises(RuacError, match="posterior dropout, expected signed, nonnegative or context"):
-        run_context_fit(config)
+    with pytest.raises(RuacError, match="posterior dropout, expected signed, nonnegative or local_temperature"):
+        run_local_temperature_fit(config)

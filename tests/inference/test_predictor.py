@@ -286,7 +286,7 @@ def test_bad_prompts(predictor, prompt, message):
 
 def test_the_embedded_default_reads_its_own_answer_and_moves_no_mask():
     predictor = Predictor()
-    assert predictor.model.head.config.context
+    assert predictor.model.head.config.local_temperature
     picture = np.full((60, 80, 3), 60, np.uint8)
     picture[18:44, 25:58] = (210, 90, 40)  # something to segment: of noise a mask may be empty
     predictor.set_image(picture)

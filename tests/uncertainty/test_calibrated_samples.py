@@ -9,9 +9,9 @@ from ruac.uncertainty import HeadConfig, build_head, monte_carlo_maps, uncertain
 CONFIGS = {
     "signed": HeadConfig(),
     "scaled": HeadConfig(logit_scale=True),
-    "local temperature": HeadConfig(context=True),
-    "nonnegative": HeadConfig(posterior="nonnegative", context=True),
-    "context": HeadConfig(posterior="context"),
+    "local temperature": HeadConfig(local_temperature=True),
+    "nonnegative": HeadConfig(posterior="nonnegative", local_temperature=True),
+    "context": HeadConfig(posterior="local_temperature"),
     "evidential": HeadConfig(posterior="evidential"),
     "laplace": HeadConfig(posterior="laplace"),
 }
@@ -38,7 +38,7 @@ def test_sampled_maps_agree_with_analytic_ones(name):
     for key, value in head.named_parameters():
         if key == "log_scale":
             value.fill_(-1.0)
-        if key == "context.network.4.bias":
+        if key == "local_temperature.network.4.bias":
             value.fill_(-1.5)  # a scale of 0.22: total would be far lower without it
     posterior = head(decoded())
     sampled = monte_carlo_maps(posterior, 400, torch.Generator().manual_seed(0))

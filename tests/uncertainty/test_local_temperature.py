@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ruac.backbone.outputs import Decoded
+from ruac.base.config import config_from, load_config
 from ruac.base.errors import RuacError
 from ruac.uncertainty import HeadConfig, build_head
-from ruac.uncertainty.local_temperature import GRID, INPUTS, ContextScale, LocalScale, _neighbourhood, context_inputs
+from ruac.uncertainty.local_temperature import GRID, INPUTS, LocalScale, LocalTemperature, _neighbourhood, answer_inputs
 
 
 def answer(n=3, side=16, seed=0):
@@ -25,15 +26,15 @@ def answer(n=3, side=16, seed=0):
 
 
 def head_with_context(posterior="signed"):
-    config = HeadConfig(posterior=posterior, context=True, context_hidden=8)
+    config = HeadConfig(posterior=posterior, local_temperature=True, local_hidden=8)
     head = build_head(config, token_dim=16, channels=8)
-    nn.init.normal_(head.context.network[-1].weight, std=0.5)  # as if trained
+    nn.init.normal_(head.local_temperature.network[-1].weight, std=0.5)  # as if trained
     return head
 
 
 def test_inputs_are_those_named_and_of_the_chosen_token():
     decoded, index = answer(), torch.tensor([2, 0, 3])
-    inputs = context_inputs(decoded.logits, decoded.iou, index)
+    inputs = answer_inputs(decoded.logits, decoded.iou, index)
     assert inputs.shape == (3, len(INPUTS), 16, 16)
     named = dict(zip(INPUTS, inputs.unbind(1), strict=True))
     for n, k in enumerate(index.tolist()):
@@ -66,7 +67,7 @@ def test_a_neighbourhood_hardly_depends_on_the_resolution():
 def test_training_starts_at_scale_one():
     decoded, index = answer(), torch.zeros(3, dtype=torch.int64)
     torch.manual_seed(0)
-    assert ContextScale(8)(decoded.logits, decoded.iou, index).abs().max() < 0.02
+    assert LocalTemperature(8)(decoded.logits, decoded.iou, index).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
@@ -89,7 +90,7 @@ def test_a_selected_token_has_the_scale_it_had_among_all():
     rows = torch.arange(3)
     for all_, one in zip(everything.calibrated(), chosen.calibrated(), strict=True):
         torch.testing.assert_close(one[:, 0], all_[rows, index])
-    again = LocalScale(head.context, decoded.logits, decoded.iou, index[:, None]).select(
+    again = LocalScale(head.local_temperature, decoded.logits, decoded.iou, index[:, None]).select(
         torch.zeros(3, dtype=torch.int64)
     )
     torch.testing.assert_close(again()[:, 0], everything.local_scale()[rows, index])
@@ -102,7 +103,7 @@ def test_it_learns_that_whole_masks_are_wrong_which_one_temperature_cannot():
     iou = (torch.arange(64) % 2).float()[:, None].expand(64, 4)
     right = logits[:, 1] > 0
     target = torch.where(iou[:, :1, None] > 0, right, torch.rand(64, 8, 8) > 0.5).float()
-    scale, index = ContextScale(16), torch.ones(64, dtype=torch.int64)
+    scale, index = LocalTemperature(16), torch.ones(64, dtype=torch.int64)
     optimizer = torch.optim.Adam(scale.parameters(), 1e-2)
     for _ in range(150):
         loss = F.binary_cross_entropy_with_logits(logits[:, 1] * scale(logits, iou, index)[:, 0].exp(), target)
@@ -114,7 +115,25 @@ def test_it_learns_that_whole_masks_are_wrong_which_one_temperature_cannot():
 
 
 def test_a_head_without_weibull_factors_refuses_a_context():
-    with pytest.raises(RuacError, match=r"head\.context: expected false for posterior dropout"):
-        HeadConfig(posterior="dropout", context=True).validate()
-    with pytest.raises(RuacError, match=r"head\.context_hidden: expected at least 1, found 0"):
-        HeadConfig(context_hidden=0).validate()
+    with pytest.raises(RuacError, match=r"head\.local_temperature: expected false for posterior dropout"):
+        HeadConfig(posterior="dropout", local_temperature=True).validate()
+    with pytest.raises(RuacError, match=r"head\.local_hidden: expected at least 1, found 0"):
+        HeadConfig(local_hidden=0).validate()
+
+
+def test_names_of_older_versions_still_load():
+    """It was called context: in configs, in overrides, in exports and in saved weights."""
+    old = {"posterior": "signed", "context": True, "context_hidden": 8}
+    config = config_from(HeadConfig, old, "test")
+    assert (config.local_temperature, config.local_hidden) == (True, 8)
+    assert load_config(HeadConfig, None, ["context=true", "context_hidden=8"]) == config
+    assert HeadConfig(posterior="context") == HeadConfig(posterior="local_temperature")
+    with pytest.raises(RuacError, match="keys 'context' and 'local_temperature' are one"):
+        config_from(HeadConfig, {"context": True, "local_temperature": True}, "test")
+    for posterior in ("signed", "local_temperature"):
+        config = HeadConfig(posterior=posterior, local_temperature=posterior == "signed", local_hidden=8)
+        head, other = (build_head(config, token_dim=16, channels=8) for _ in range(2))
+        state = {key.replace("local_temperature.", "context."): value for key, value in head.state_dict().items()}
+        assert any(key.startswith("context.") for key in state)
+        nn.ModuleDict({"head": other}).load_state_dict({f"head.{key}": value for key, value in state.items()})
+        assert all(torch.equal(value, other.state_dict()[key]) for key, value in head.state_dict().items())

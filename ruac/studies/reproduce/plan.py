@@ -18,7 +18,10 @@ from ruac.training.engine import LAST
 
 VANILLA = "vanilla"
 
-FITS = {"context": "fit_context", "temperature": "fit_temperature"}  # kind of a fit: its entry script
+FITS = {
+    "local_temperature": "fit_local_temperature",
+    "temperature": "fit_temperature",
+}  # kind of a fit: its entry script
 
 
 @dataclass
@@ -132,7 +135,7 @@ class Model:
 
     @property
     def files(self) -> list[Path]:
-        """What it is made of: an export of its training or of ruac fit-context, a temperature that was fitted."""
+        """What it is made of: an export of its training or of a fit, a temperature of an older fit."""
         export, temperature = self.entry.get("export"), self.entry.get("temperature")
         exported = [Path(export) / CONFIG, Path(export) / WEIGHTS] if export else []
         return exported + ([Path(temperature)] if temperature else [])

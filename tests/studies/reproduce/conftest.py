@@ -75,14 +75,14 @@ class Scripts:
         (export / "config.json").write_text('{"record": {"step": 8, "environment": {"device": "abacus"}}}')
         return 0
 
-    def fit_context(self, arguments, given, log):
+    def fit_local_temperature(self, arguments, given, log):
         folder = Path(json.loads(given["out"]))
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_text(folder.name)
         (folder / "config.json").write_text('{"record": {}}')
         return 0
 
-    fit_temperature = fit_context
+    fit_temperature = fit_local_temperature
 
     def sweep(self, arguments, given, log):
         folder = Path(json.loads(given["out"]))

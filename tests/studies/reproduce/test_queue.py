@@ -66,30 +66,30 @@ def test_a_sweep_with_images_that_could_not_be_read_is_not_done(plan, scripts):
 
 def test_fits_wait_for_their_training_and_are_made_once(plan, scripts):
     plan.rows += [
-        RowConfig("ruac_fitted", of="ruac", seeds=[1], fit="context", fit_overrides=["images=9"]),
-        RowConfig("vanilla_fitted", fit="context"),
+        RowConfig("ruac_fitted", of="ruac", seeds=[1], fit="local_temperature", fit_overrides=["images=9"]),
+        RowConfig("vanilla_fitted", fit="local_temperature"),
         RowConfig("temperature", fit="temperature"),
     ]
     plan.validate()
     assert [line for line in status(plan) if line.startswith("fit")] == [
-        "fit ruac_fitted-1: to be fitted (context)",
-        "fit vanilla_fitted: to be fitted (context)",
+        "fit ruac_fitted-1: to be fitted (local_temperature)",
+        "fit vanilla_fitted: to be fitted (local_temperature)",
         "fit temperature: to be fitted (temperature)",
     ]
     assert run_plan(plan, start=scripts) == []
     assert swept(scripts, 0)[-3:] == ["ruac_fitted-1", "vanilla_fitted", "temperature"]
-    given = next(given for script, _, given in scripts.calls if script == "fit_context")
+    given = next(given for script, _, given in scripts.calls if script == "fit_local_temperature")
     assert given["export"] == f'"{plan.out}/runs/ruac-1/export"'
     assert given["images"] == "9"
     order = [script for script, *_ in scripts.calls]
-    assert order.index("fit_context") > max(n for n, script in enumerate(order) if script == "export")
+    assert order.index("fit_local_temperature") > max(n for n, script in enumerate(order) if script == "export")
     scripts.calls = []
     assert run_plan(plan, start=scripts) == []
     assert not scripts.calls
 
 
 def test_a_fit_to_what_is_not_trained_is_said(plan, scripts):
-    plan.rows += [RowConfig("fitted", of="bayes", fit="context")]
+    plan.rows += [RowConfig("fitted", of="bayes", fit="local_temperature")]
     scripts.broken = {"bayes-0"}
     failures = run_plan(plan, only=["fitted"], start=scripts)
     assert any("fit fitted-0: bayes-0, which it is fitted to, is not trained" in line for line in failures)

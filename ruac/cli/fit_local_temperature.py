@@ -6,16 +6,16 @@ from pathlib import Path
 
 from ruac.cli.parser import verb_parser
 
-EXAMPLE = "ruac fit-context source=DIR split=train backbone=nano out=runs/fitted"
+EXAMPLE = "ruac fit-local-temperature source=DIR split=train backbone=nano out=runs/fitted"
 
 
 def main(argv: list[str], prog: str | None = None) -> None:
     parser = verb_parser(__doc__, EXAMPLE, prog)
-    parser.add_argument("--config", type=Path, help="YAML of differences from ContextFitConfig")
+    parser.add_argument("--config", type=Path, help="YAML of differences from LocalTemperatureFitConfig")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args(argv)
 
     from ruac.base.config import load_config
-    from ruac.calibration.local_temperature import ContextFitConfig, run_context_fit
+    from ruac.calibration.local_temperature import LocalTemperatureFitConfig, run_local_temperature_fit
 
-    print(f"export: {run_context_fit(load_config(ContextFitConfig, args.config, args.overrides))}")
+    print(f"export: {run_local_temperature_fit(load_config(LocalTemperatureFitConfig, args.config, args.overrides))}")

@@ -82,7 +82,7 @@ class LocalTemperatureFitConfig:
 
 @dataclass(frozen=True)
 class Pixels:
-    """inputs: of the local temperature, ``[P, C]``. mean, variance: of the logit without it, ``[P]``. target: in [0, 1]."""
+    """inputs: of the local temperature, ``[P, C]``. mean, variance: of the logit without it. target: in [0, 1]."""
 
     inputs: Tensor
     mean: Tensor
@@ -95,7 +95,7 @@ def run_local_temperature_fit(config: LocalTemperatureFitConfig) -> Path:
     device = PartialState(cpu=config.cpu).device
     model, spec, whole = _model(config)
     model.to(device)
-    dataset = open_dataset(config.source, split=config.split)
+    dataset = open_dataset(config.source, split=config.split, orientation=config.data.orientation)
     data = TrainingSet(dataset, config.data, side=model.image_size, seed=config.seed, length=STREAM_LENGTH)
     pixels = draw_answer_pixels(model, data, config)
     before, after = fit_local_temperature(model.head.local_temperature, pixels, config)

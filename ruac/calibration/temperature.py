@@ -15,7 +15,7 @@ from ruac.backbone import Backbone, backbone_config, load_backbone
 from ruac.backbone.outputs import upsample
 from ruac.base.errors import RuacError
 from ruac.base.provenance import environment
-from ruac.data.open import open_dataset
+from ruac.data.open import open_dataset, place_and_split
 from ruac.data.sample import MaskDataset
 from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
@@ -60,8 +60,8 @@ def run_fit(config: TemperatureFitConfig) -> Path:
 
     Raises `RuacError` for unusable data or pixels.
     """
-    folder, _, split = config.source.partition("@")
-    dataset = open_dataset(folder, split=split or None)
+    folder, split = place_and_split(config.source)
+    dataset = open_dataset(folder, split=split)
     backbone = load_backbone(config.backbone).to(PartialState(cpu=config.cpu).device)
     logits, target = draw_pixels(backbone, dataset, config)
     temperature = fit_temperature(logits, target)

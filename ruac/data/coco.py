@@ -11,20 +11,29 @@ import numpy as np
 from pycocotools import mask as rle
 
 from ruac.base.errors import RuacError
-from ruac.data.sample import Record, Sample, read_image, read_list
+from ruac.data.sample import Record, Sample, check_orientation, read_image, read_list
 
 
 class CocoFolder:
     """The objects of a COCO instance file; masks are decoded when an image is read.
 
     root: folder with ``images/`` and ``annotations.json``. split: name of a ``<split>.txt`` in
-    `root` that lists image file names, or None for all. Images without an object are left out,
-    crowd annotations and those without a pixel too. An object's id is its ``object_id`` where the
-    file has one (a field of ours), else its annotation id. Raises `RuacError` that names the file and
-    the entry at fault.
+    `root` that lists image file names, or None for all. orientation: one of `ORIENTATIONS`. Images
+    without an object are left out, crowd annotations and those without a pixel too. An object's id is
+    its ``object_id`` where the file has one (a field of ours), else its annotation id. Raises
+    `RuacError` that names the file and the entry at fault.
     """
 
-    def __init__(self, root: str | Path, *, split: str | None = None, name: str | None = None):
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str | None = None,
+        name: str | None = None,
+        orientation: str = "seen",
+    ):
+        check_orientation(orientation)
+        self._orientation = orientation
         self.root = Path(root)
         self.name = name or self.root.name
         self._file = self.root / "annotations.json"
@@ -60,7 +69,7 @@ class CocoFolder:
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
         height, width = self._sizes[index]
-        image = read_image(record.path, size=(height, width))
+        image = read_image(record.path, size=(height, width), orientation=self._orientation)
         if image.shape[:2] != (height, width):
             raise RuacError(
                 f"{record.path}: is {image.shape[1]}x{image.shape[0]} pixels, "

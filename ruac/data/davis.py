@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ruac.base.errors import RuacError
 from ruac.data.id_masks import check_size, read_objects, split_ids, values_in, values_in_files
-from ruac.data.sample import Record, Sample, read_image, read_list
+from ruac.data.sample import Record, Sample, check_orientation, read_image, read_list
 
 FRAMES = ("first", "all")
 
@@ -25,9 +25,19 @@ class DavisTree:
     a few milliseconds each; nothing is stored on disk). Raises `RuacError` that names the file at fault.
     """
 
-    def __init__(self, root: str | Path, *, split: str | None = None, frames: str = "first", name: str | None = None):
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str | None = None,
+        frames: str = "first",
+        name: str | None = None,
+        orientation: str = "seen",
+    ):
         if frames not in FRAMES:
             raise RuacError(f"frames: {frames!r}, expected one of: {', '.join(FRAMES)}")
+        check_orientation(orientation)
+        self._orientation = orientation
         self.root = Path(root)
         self.name = name or self.root.name
         self._images = _clips_folder(self.root / "JPEGImages")
@@ -54,7 +64,7 @@ class DavisTree:
         record = self.records[index]
         (path,) = record.annotations
         ids = read_objects(path)
-        image = read_image(record.path, size=ids.shape)
+        image = read_image(record.path, size=ids.shape, orientation=self._orientation)
         check_size(ids, image, path, record.path)
         masks = split_ids(ids, self._values[index])
         if not masks.any(axis=(1, 2)).all():

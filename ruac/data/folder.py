@@ -8,7 +8,7 @@ import numpy as np
 
 from ruac.base.errors import RuacError
 from ruac.data.id_masks import check_size, read_objects, split_ids, values_in, values_in_files
-from ruac.data.sample import IMAGE_SUFFIXES, Record, Sample, opened, read_image, read_list
+from ruac.data.sample import IMAGE_SUFFIXES, Record, Sample, check_orientation, opened, read_image, read_list
 
 
 class ImageMaskFolder:
@@ -24,7 +24,16 @@ class ImageMaskFolder:
     Raises `RuacError` that names the file at fault.
     """
 
-    def __init__(self, root: str | Path, *, split: str | None = None, name: str | None = None):
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str | None = None,
+        name: str | None = None,
+        orientation: str = "seen",
+    ):
+        check_orientation(orientation)
+        self._orientation = orientation
         self.root = Path(root)
         self.name = name or self.root.name
         images, masks = _images(self.root / "images"), _masks(self.root / "masks")
@@ -60,11 +69,11 @@ class ImageMaskFolder:
     def __getitem__(self, index: int) -> Sample:
         record, path = self.records[index], self._masks[index]
         if path.is_dir():
-            image = read_image(record.path, size=_size(_pngs(path)[0]))
+            image = read_image(record.path, size=_size(_pngs(path)[0]), orientation=self._orientation)
             masks = np.stack([_read_binary(p, image, record.path) for p in _pngs(path)])
         else:
             ids = read_objects(path)
-            image = read_image(record.path, size=ids.shape)
+            image = read_image(record.path, size=ids.shape, orientation=self._orientation)
             check_size(ids, image, path, record.path)
             masks = split_ids(ids, [int(v) for v in record.object_ids])
         if len(masks) != len(record.object_ids) or not masks.any(axis=(1, 2)).all():

@@ -28,7 +28,8 @@ def open_dataset(
 
     split: a list of images or clips, as the reader understands it. format: a key of `READERS`, or
     "auto" to tell it from what the folder contains. name: the data set's name in results, by
-    default the folder's. options: passed to the reader (``frames="all"`` of `DavisTree`).
+    default the folder's. options: passed to the
+    reader (``frames="all"`` of `DavisTree`; ``orientation="stored"`` of all).
     Raises `RuacError` for a missing folder, an unknown format, or anything the reader refuses.
     """
     path = Path(path)
@@ -39,6 +40,14 @@ def open_dataset(
     if format == "auto":
         format = _detect(path)
     return READERS[format][0](path, split=split, name=name, **options)
+
+
+def place_and_split(entry: str) -> tuple[str, str | None]:
+    """``FOLDER`` or ``FOLDER@SPLIT`` taken apart; a folder may have an @ in its own name or on the way to it."""
+    if Path(entry).is_dir():
+        return entry, None
+    place, _, split = entry.rpartition("@")
+    return (place, split) if place and split else (entry.removesuffix("@"), None)
 
 
 def validate_dataset(dataset: MaskDataset, progress: Callable[[int, int], None] | None = None) -> None:

@@ -59,17 +59,28 @@ class MaskDataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-def read_image(path: Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+ORIENTATIONS = ("seen", "stored")
+"""What annotations were made on: the picture as a person sees it, or its stored pixels, without EXIF orientation."""
+
+
+def check_orientation(orientation: str) -> None:
+    """Raise `RuacError` unless it is one of `ORIENTATIONS`."""
+    if orientation not in ORIENTATIONS:
+        raise RuacError(f"orientation: {orientation!r}, expected {' or '.join(ORIENTATIONS)}")
+
+
+def read_image(path: Path, *, size: tuple[int, int] | None = None, orientation: str = "seen") -> np.ndarray:
     """Read an image file as a person sees it, ``uint8 [H, W, 3]`` RGB: its EXIF orientation is applied.
 
-    size: (H, W) of what was annotated. Annotations may have been made on the stored pixels, which only their size can
-    tell: where it fits those and not the turned picture, the picture is not turned.
+    size: (H, W) of what was annotated. Annotations may have been made on the stored pixels. Where their size fits those
+    and not the turned picture, the picture is not turned; where it fits both, only the user can tell: orientation is
+    one of `ORIENTATIONS`.
     Raises `RuacError` if the file is missing, truncated or no image; for pixels see `to_rgb`.
     """
     with opened(path) as image:
         turned = ImageOps.exif_transpose(image)
-        stored = size is not None and turned.size[::-1] != tuple(size) and image.size[::-1] == tuple(size)
-        return to_rgb(image if stored else turned, path)
+        fits = size is not None and turned.size[::-1] != tuple(size) and image.size[::-1] == tuple(size)
+        return to_rgb(image if fits or orientation == "stored" else turned, path)
 
 
 def to_rgb(image: Image.Image, where: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ruac.base.errors import RuacError
 from ruac.data.augment import AugmentConfig, augment, normalise, to_tensor
-from ruac.data.sample import MaskDataset
+from ruac.data.sample import MaskDataset, check_orientation
 
 _TRIES = 100
 
@@ -20,16 +20,19 @@ _TRIES = 100
 class TrainingDataConfig:
     """objects: masks drawn per image (K). balance: exponent of an origin's image count in the
     sampling weight (1: by image, 0.5: square root, 0: all origins alike). min_pixels: smaller
-    masks (after augmentation, at the model's resolution) are not used."""
+    masks (after augmentation, at the model's resolution) are not used. orientation: what the source's annotations were
+    made on where their sizes do not tell, see `ORIENTATIONS`."""
 
     objects: int = 3
     balance: float = 0.5
     min_pixels: int = 16
+    orientation: str = "seen"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def validate(self) -> None:
         if self.objects < 1:
             raise RuacError(f"data.objects: {self.objects}, expected at least 1")
+        check_orientation(self.orientation)
         if self.min_pixels < 1:
             raise RuacError(f"data.min_pixels: {self.min_pixels}, expected at least 1")
         if not 0 <= self.balance <= 1:

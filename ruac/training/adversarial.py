@@ -224,8 +224,12 @@ class AdversarialTask(nn.Module):
 def train_head(config: TrainConfig, *, resume: bool) -> Path:
     """Train as `config` says; returns the last checkpoint. Raises `RuacError` for unusable input."""
     backbone = load_backbone(config.backbone)
-    dataset = open_dataset(config.source, split=config.train_split)
-    held_out = open_dataset(config.source, split=config.validation_split) if config.validation_split else None
+    dataset = open_dataset(config.source, split=config.train_split, orientation=config.data.orientation)
+    held_out = (
+        open_dataset(config.source, split=config.validation_split, orientation=config.data.orientation)
+        if config.validation_split
+        else None
+    )
     seed = config.engine.seed
     data = TrainingSet(dataset, config.data, side=backbone.image_size, seed=seed, length=STREAM_LENGTH)
     torch.manual_seed(seed)  # the head's and the attackers' initial weights

@@ -163,9 +163,9 @@ def pretrain(config: PretrainConfig, *, resume: bool, save: str | None = None) -
         load_imagenet_trunk(nano.image_encoder.trunk, config.trunk_weights)
     if config.init:
         load_nano(nano, config.init)
-    validation = open_dataset(config.source, split=config.validation_split)
+    validation = open_dataset(config.source, split=config.validation_split, orientation=config.data.orientation)
     task = PretrainTask(Backbone(nano, name="nano"), config, validation)
-    source = open_dataset(config.source, split=config.train_split)
+    source = open_dataset(config.source, split=config.train_split, orientation=config.data.orientation)
     data = TrainingSet(source, config.data, side=config.image_size, seed=config.engine.seed, length=STREAM_LENGTH)
     checkpoint = train(task, data, config.engine, config.out, run_config=config, resume=resume)
     if save and PartialState().is_main_process:

@@ -31,8 +31,8 @@ class BayesianHead(OldNames, nn.Module):
     Everything runs in float32, also under autocast.
 
     Trainable parameters for c = 32, D = 256, hidden 16: signed 17,488 (kappa per channel) or 12,993 (per pixel),
-    nonnegative 31,985 or 27,490; one more with a logit scale, 1,505 more with a local temperature. The paper states about
-    7.5 K for its head.
+    nonnegative 31,985 or 27,490; one more with a logit scale, 1,505 more with a local temperature. The paper
+    states about 7.5 K for its head.
     """
 
     def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from ruac.base.errors import RuacError
-from ruac.data.open import open_dataset
+from ruac.data.open import open_dataset, place_and_split
 from ruac.data.sample import read_image
 from ruac.evaluation.sweep.claims import image_names
 from ruac.inference.model import UncertainSam
@@ -208,3 +208,25 @@ def test_a_failed_picture_leaves_nothing_of_the_one_before(tmp_path, nano):
         predictor.set_image(tmp_path / "missing.jpg")
     with pytest.raises(RuacError, match="no image; call set_image first"):
         predictor.predict(points=[[18, 14]], labels=[1])
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_only_the_user_can_tell_what_half_a_turn_was_annotated_on(tmp_path, orientation):
+    (tmp_path / "images").mkdir()
+    path = stored(tmp_path / "images" / "a.png", orientation)
+    coco(tmp_path, [box()])
+    seen, as_stored = (open_dataset(tmp_path, orientation=kind)[0].image for kind in ("seen", "stored"))
+    np.testing.assert_array_equal(seen, SEEN)
+    np.testing.assert_array_equal(as_stored, np.asarray(Image.open(path)))
+    with pytest.raises(RuacError, match="orientation: 'turned', expected seen or stored"):
+        open_dataset(tmp_path, orientation="turned")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [("set", ("set", None)), ("set@val", ("set", "val")), ("a@b", ("a@b", None)), ("a@b@val", ("a@b", "val"))],
+)
+def test_places_and_splits(tmp_path, monkeypatch, entry, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a@b").mkdir()
+    assert place_and_split(entry) == expected

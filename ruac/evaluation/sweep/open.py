@@ -7,27 +7,30 @@ from pathlib import Path, PurePath
 
 from ruac.base.errors import RuacError
 from ruac.data.domains import CARDS, open_domain
-from ruac.data.open import open_dataset
+from ruac.data.open import open_dataset, place_and_split
 from ruac.data.sample import MaskDataset
 from ruac.data.synthetic.corruptions import CorruptedDataset, parse_corruption
 
 
-def open_domains(entries: list[str], *, splits: str = "ruac", seed: int = 0) -> dict[str, MaskDataset]:
+def open_domains(
+    entries: list[str], *, splits: str = "ruac", seed: int = 0, orientation: str = "seen"
+) -> dict[str, MaskDataset]:
     """Data sets by name, in the order given.
 
     An entry is ``FOLDER``, a data set for `open_dataset` or a folder of such, named as the folder is; or
     ``NAME:ROOT``, the native download of a data set in `CARDS`. Either may end in ``@SPLIT``, which then is part of
-    the name. splits, seed: of native downloads, see `open_domain`. Raises `RuacError` for an entry that is neither,
+    the name. splits, seed: of native downloads, see `open_domain`. orientation: of all others, see
+    `ORIENTATIONS`. Raises `RuacError` for an entry that is neither,
     a name that occurs twice, or one that cannot be the name of a file.
     """
     domains: dict[str, MaskDataset] = {}
     for entry in entries:
-        place, _, split = entry.partition("@")
+        place, split = place_and_split(entry)
         name, _, root = place.partition(":")
         if root and name in CARDS:
-            opened = iter([_native(name, root, split or None, splits, seed)])
+            opened = iter([_native(name, root, split, splits, seed)])
         else:
-            opened = _prepared(place, split or None)
+            opened = _prepared(place, split, orientation)
         for dataset in opened:
             if dataset.name in domains:
                 raise RuacError(f"{entry}: another domain is named {dataset.name!r} already")
@@ -47,7 +50,7 @@ def check_name(name: str, what: str) -> None:
         raise RuacError(f"{what} {name!r}: expected a name without '|', '/' and a dot in front")
 
 
-def _prepared(place: str, split: str | None) -> Iterator[MaskDataset]:
+def _prepared(place: str, split: str | None, orientation: str) -> Iterator[MaskDataset]:
     given = Path(place)
     if not given.is_dir():
         known = f"; NAME:ROOT needs a name among {', '.join(CARDS)}" if ":" in place else ""
@@ -56,7 +59,7 @@ def _prepared(place: str, split: str | None) -> Iterator[MaskDataset]:
     for folder in [given] if (given / "annotations.json").is_file() or not inside else inside:
         name = _with_split(folder.name, split)
         check_name(name, f"{folder}: domain")
-        yield open_dataset(folder, split=split, name=name)
+        yield open_dataset(folder, split=split, name=name, orientation=orientation)
 
 
 def _native(name: str, root: str, split: str | None, splits: str, seed: int) -> MaskDataset:

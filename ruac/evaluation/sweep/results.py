@@ -120,7 +120,7 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
     content = {
         "key": sweep.key,
         "protocol": asdict(config.protocol)
-        | {name: getattr(config, name) for name in ("replay", "limit", "native_splits", "native_seed")}
+        | {name: getattr(config, name) for name in ("replay", "limit", "native_splits", "native_seed", "orientation")}
         | {"replay_sha256": config.replay and replay_hash(config.replay)},
         "models": [
             {

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ruac.base.errors import RuacError
 from ruac.base.version import VERSION
 from ruac.data.domains import PROTOCOLS
-from ruac.data.sample import MaskDataset, Record
+from ruac.data.sample import MaskDataset, Record, check_orientation
 from ruac.data.synthetic.corruptions import parse_corruption
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import evaluate_image
@@ -68,9 +68,10 @@ class SweepConfig:
     such as the source's validation split; swept and shown first, but left out of every mean and count.
     corruptions: such as "fog:3"; each domain is also swept under each of them, and these count as references,
     since the same objects again are no further domains. native_splits, native_seed: of native downloads, whose
-    splits ("ruac" or "sam1"), and the seed of the sample of a large one. limit: images per domain (0: all).
-    replay: folder of an earlier sweep and the model whose clicks are repeated, as ``FOLDER:MODEL``. panels:
-    pictures of each kind per domain."""
+    splits ("ruac" or "sam1"), and the seed of the sample of a large one. orientation: what annotations of other data
+    sets were made on where their sizes do not tell, the picture as "seen" or its "stored" pixels. limit: images per
+    domain (0: all). replay: folder of an earlier sweep and the model whose clicks are repeated, as ``FOLDER:MODEL``.
+    panels: pictures of each kind per domain."""
 
     models: list[ModelConfig] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
@@ -78,6 +79,7 @@ class SweepConfig:
     corruptions: list[str] = field(default_factory=list)
     native_splits: str = "ruac"
     native_seed: int = 0
+    orientation: str = "seen"
     out: str = "runs/sweep"
     limit: int = 0
     replay: str | None = None
@@ -99,6 +101,7 @@ class SweepConfig:
             parse_corruption(text)
         if self.native_splits not in PROTOCOLS:
             raise RuacError(f"native_splits: {self.native_splits!r}, expected one of: {', '.join(PROTOCOLS)}")
+        check_orientation(self.orientation)
         for name in ("limit", "panels"):
             if getattr(self, name) < 0:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 0")
@@ -157,7 +160,8 @@ def open_sweep(config: SweepConfig) -> Sweep:
     state = PartialState(cpu=config.cpu, timeout=timedelta(days=1))  # one process indexes and merges for all
     models = load_models(config, state.device)
     native = {"splits": config.native_splits, "seed": config.native_seed}
-    references, unseen = open_domains(config.reference, **native), open_domains(config.domains, **native)
+    options = native | {"orientation": config.orientation}
+    references, unseen = open_domains(config.reference, **options), open_domains(config.domains, **options)
     variants = corrupted(unseen, config.corruptions)
     if twice := references.keys() & (unseen.keys() | variants.keys()):
         raise RuacError(f"reference: {min(twice)!r} is also the name of a domain")
@@ -195,6 +199,8 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
         },
         "replay": config.replay and replay_hash(config.replay),
     }
+    if config.orientation != "seen":
+        content["orientation"] = config.orientation
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -54,7 +54,13 @@ def test_known_columns_all_have_prose():
 
 def test_the_protocol_is_told_in_words():
     words = set(re.findall(r'^  "(\w+)": \["', WORDS.read_text(encoding="utf-8"), re.M))
-    assert {f.name for f in fields(ProtocolConfig)} | {"replay", "limit", "native_splits", "native_seed"} <= words
+    assert {f.name for f in fields(ProtocolConfig)} | {
+        "replay",
+        "limit",
+        "native_splits",
+        "native_seed",
+        "orientation",
+    } <= words
 
 
 def test_images_that_could_not_be_read_are_named(copy, read_page):

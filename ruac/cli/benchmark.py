@@ -1,6 +1,7 @@
 """Where time and memory go.
 
-Prints a table of each (default: all), on the CPU with one thread. What they measure: docs/benchmarks.md.
+Prints a table of each (default: all), on the CPU with one thread; `gpu`, only when asked for by name, on a CUDA device.
+What they measure: docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from ruac.cli.parser import verb_parser
 
 EXAMPLE = "ruac benchmark metrics sweep --quick"
 NAMES = ("metrics", "sweep", "memory", "boundary", "head", "startup")
+ON_REQUEST = ("gpu",)  # not among all: needs a CUDA device
 
 
 def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By name: the function, its sizes, and those of --quick."""
-    from ruac.studies.benchmark import boundary, head, memory, metrics, startup, sweep
+    from ruac.studies.benchmark import boundary, gpu, head, memory, metrics, startup, sweep
     from ruac.studies.benchmark.cases import Case
 
     official, small = [Case(kind, 1024) for kind in ("tiny", "base_plus", "large")], Case("nano", 256)
@@ -37,16 +39,21 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
             {"cases": [small], "repeats": 2} | training,
         ),
         "startup": (startup.run, {"verbs": VERBS, "repeats": 3}, {"verbs": VERBS, "repeats": 1}),
+        "gpu": (
+            gpu.run,
+            {"kind": "base_plus", "side": 1024, "batch_sizes": (1, 4, 8), "objects": 10, "repeats": 10},
+            {"kind": "tiny", "side": 512, "batch_sizes": (1, 4), "objects": 4, "repeats": 3},
+        ),
     }
 
 
 def main(argv: list[str], prog: str | None = None) -> None:
     parser = verb_parser(__doc__, EXAMPLE, prog)
-    parser.add_argument("names", nargs="*", metavar="benchmark", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="*", metavar="benchmark", help=", ".join((*NAMES, *ON_REQUEST)))
     parser.add_argument("--quick", action="store_true", help="small sizes only")
     args = parser.parse_args(argv)
-    if unknown := set(args.names) - set(NAMES):
-        parser.error(f"{min(unknown)!r}: expected some of {', '.join(NAMES)}")
+    if unknown := set(args.names) - {*NAMES, *ON_REQUEST}:
+        parser.error(f"{min(unknown)!r}: expected some of {', '.join((*NAMES, *ON_REQUEST))}")
 
     import torch
 

@@ -19,17 +19,22 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
+CLOSEUP = (1.2, 3.0)  # sides of the window around an object, in extents of the object, drawn log-uniformly
+
+
 @dataclass
 class AugmentConfig:
     """Ranges of the augmentation (defaults: the paper's, method, sec. 5).
 
-    crop: smallest share of the image's area a random crop keeps (1: none). rotation and shear in
+    crop: smallest share of the image's area a random crop keeps (1: none). closeup: probability of cutting around an
+    object instead, as a second look does, by a window of `CLOSEUP` times its extent. rotation and shear in
     degrees. brightness, contrast, saturation, hue: half-widths around no change. grayscale:
     probability.
     """
 
     flip: bool = True
     crop: float = 1.0
+    closeup: float = 0.0
     rotation: float = 25.0
     shear: float = 20.0
     brightness: float = 0.1
@@ -41,6 +46,8 @@ class AugmentConfig:
     def validate(self) -> None:
         if not 0 < self.crop <= 1:
             raise RuacError(f"augment.crop: {self.crop}, expected a share of the area in (0, 1]")
+        if not 0 <= self.closeup <= 1:
+            raise RuacError(f"augment.closeup: {self.closeup}, expected a probability")
         for name in ("rotation", "shear", "brightness", "contrast", "saturation", "hue", "grayscale"):
             if getattr(self, name) < 0:
                 raise RuacError(f"augment.{name}: {getattr(self, name)}, expected at least 0")
@@ -75,7 +82,8 @@ def augment(
     ``bool [K, side, side]``; image and masks share the map. Outside the picture the image repeats
     its border and masks are empty.
     """
-    matrix = _affine(image.shape[1:], side, config, rng)[None]
+    window = _closeup(masks, rng) if config.closeup and rng.random() < config.closeup else None
+    matrix = _affine(window or _crop(image.shape[1:], config, rng), side, config, rng)[None]
     size = (side, side)
     # With align_corners the matrix acts on pixel indices in every kornia version; 0.8 shifts it otherwise.
     image = warp_affine(image[None], matrix, size, mode="bilinear", padding_mode="border", align_corners=True)[0]
@@ -83,14 +91,39 @@ def augment(
     return _colour(image, config, rng), soft[0] > 0.5
 
 
-def _affine(shape: tuple[int, int], side: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Pixel map ``[2, 3]`` from the source picture to the square output."""
+def _crop(shape: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Middle (x, y), width and height of a random crop, in picture pixels."""
     height, width = shape
     share = np.sqrt(rng.uniform(config.crop, 1.0))
     stretch = np.exp(rng.uniform(-1, 1) * min(0.2, -np.log(share)))  # never larger than the picture
     crop_w, crop_h = width * share * stretch, height * share / stretch
     centre_x = width / 2 + rng.uniform(-1, 1) * (width - crop_w) / 2
     centre_y = height / 2 + rng.uniform(-1, 1) * (height - crop_h) / 2
+    return centre_x, centre_y, crop_w, crop_h
+
+
+def _closeup(masks: Tensor, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """The same of a square around the first of ``masks [K, H, W]``, or as much of it as the picture has."""
+    height, width = masks.shape[1:]
+    rows, columns = (masks[0].any(dim=axis).nonzero()[:, 0] for axis in (1, 0))
+    if not len(rows):
+        return width / 2, height / 2, width, height
+    ends = [(int(place[0]), int(place[-1]) + 1) for place in (columns, rows)]
+    side = max(last - first for first, last in ends) * np.exp(rng.uniform(*np.log(CLOSEUP)))
+    size = min(side, width), min(side, height)
+    middle = []
+    for (first, last), extent, whole in zip(ends, size, (width, height), strict=True):
+        slack = max(0.0, extent - (last - first)) / 2  # the object may lie anywhere in the window
+        place = (first + last) / 2 + rng.uniform(-1, 1) * slack
+        middle.append(min(max(place, extent / 2), whole - extent / 2))
+    return *middle, *size
+
+
+def _affine(
+    window: tuple[float, float, float, float], side: int, config: AugmentConfig, rng: np.random.Generator
+) -> Tensor:
+    """Pixel map ``[2, 3]`` from a window of the source picture to the square output."""
+    centre_x, centre_y, crop_w, crop_h = window
     angle, shear = np.radians(rng.uniform(-1, 1, 2) * (config.rotation, config.shear))
     mirror = -1.0 if config.flip and rng.random() < 0.5 else 1.0
     centre = np.array([[1, 0, -centre_x], [0, 1, -centre_y], [0, 0, 1]])

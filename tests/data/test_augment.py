@@ -150,3 +150,23 @@ def test_the_generator_decides_everything():
 def test_impossible_ranges_are_named(name, value):
     with pytest.raises(RuacError, match=f"augment.{name}: {value}"):
         replace(PLAIN, **{name: value}).validate()
+
+
+def test_a_closeup_holds_its_object_and_fills_more_of_the_square_than_before(rng):
+    masks = torch.zeros(2, 60, 80, dtype=torch.bool)
+    masks[0, 40:55, 5:15] = True  # 15 tall: windows of 18 to 45 pixels, cut at the picture's border
+    masks[1, 2:4, 70:74] = True
+    config = replace(PLAIN, closeup=1.0)
+    for _ in range(30):
+        _, moved = augment(torch.rand(3, 60, 80), masks, 64, config, rng)
+        share = moved[0].float().mean() * 64 * 64 / (15 * 10)  # pixels of the square per picture pixel
+        assert 0.9 * (64 / 45) ** 2 <= share <= 1.1 * (64 / 18) ** 2
+
+
+def test_a_closeup_of_a_whole_picture_is_the_picture(rng):
+    image, masks = torch.rand(3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)
+    picture, moved = augment(image, masks, 32, replace(PLAIN, closeup=1.0), rng)
+    torch.testing.assert_close(picture, augment(image, masks, 32, PLAIN, rng)[0])
+    assert moved.float().mean() > 0.9
+    empty = augment(image, ~masks, 32, replace(PLAIN, closeup=1.0), rng)[0]
+    torch.testing.assert_close(empty, picture)

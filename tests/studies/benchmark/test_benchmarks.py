@@ -9,13 +9,15 @@ from subprocess import CalledProcessError
 
 import numpy as np
 import pytest
+import torch
 
 from ruac.backbone.load import ROOT
-from ruac.cli.benchmark import NAMES, benchmarks
+from ruac.base.errors import RuacError
+from ruac.cli.benchmark import NAMES, ON_REQUEST, benchmarks
 from ruac.evaluation.metrics import boundary_f
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, evaluate_image
-from ruac.studies.benchmark import boundary, head, memory, metrics, startup, sweep
+from ruac.studies.benchmark import boundary, gpu, head, memory, metrics, startup, sweep
 from ruac.studies.benchmark import rows as rows_module
 from ruac.studies.benchmark.cases import Case
 from ruac.studies.benchmark.rows import Row, fastest, markdown
@@ -159,7 +161,7 @@ def test_tool_names_an_unknown_benchmark(capsys):
     assert stopped.value.code == 2
     assert "'speed'" in capsys.readouterr().err
     assert all(len(entry) == 3 for entry in benchmarks().values())
-    assert tuple(benchmarks()) == NAMES
+    assert tuple(benchmarks()) == (*NAMES, *ON_REQUEST)
 
 
 def test_startup_measures_imports_and_helps():
@@ -169,3 +171,17 @@ def test_startup_measures_imports_and_helps():
     assert rows["help"].note == "slowest of 1: ruac table --help"
     with pytest.raises(CalledProcessError):
         startup.cpu_seconds([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_gpu_rows_say_how_much_of_the_device_is_used():
+    rows = gpu.run(kind="nano", side=128, batch_sizes=(1, 2), objects=2, repeats=1)
+    assert len({row.name for row in rows}) == len(rows)
+    assert all(0 < row.seconds < math.inf and 0 <= row.ratio <= 1.1 for row in rows)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a CUDA device")
+def test_gpu_rows_need_a_gpu():
+    with pytest.raises(RuacError, match="no CUDA device"):
+        gpu.run(kind="nano", side=64, batch_sizes=(1,), objects=1, repeats=1)

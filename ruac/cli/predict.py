@@ -15,6 +15,9 @@ def main(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--point", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"))
     parser.add_argument("--background", nargs=2, type=float, action="append", default=[], metavar=("X", "Y"))
     parser.add_argument("--box", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"))
+    parser.add_argument(
+        "--look", action="append", metavar="LOOK", help="look at the object again: zoom, flip, zoom+flip, zoom:2.4"
+    )
     parser.add_argument("--model", help="exported folder (default: the embedded nano)")
     parser.add_argument("--backbone", help="name or YAML, for a head-only export")
     parser.add_argument("--out", type=Path, help="overlay, as PNG, JPEG, WebP or TIFF (default: IMAGE.uncertainty.png)")
@@ -36,7 +39,7 @@ def main(argv: list[str], prog: str | None = None) -> None:
     clicks = args.point + args.background
     points = np.array(clicks) if clicks else None
     labels = np.array([1] * len(args.point) + [0] * len(args.background)) if clicks else None
-    answer = predictor.predict(points=points, labels=labels, box=args.box)
+    answer = predictor.predict(points=points, labels=labels, box=args.box, looks=args.look)
     save_overlay(out, image, answer.masks[0], answer.uncertainty[0], points=points, labels=labels)
     unsure = float((answer.uncertainty[0] > 0.5).mean())
     print(f"predicted IoU {answer.scores[0]:.3f}, {unsure:.1%} of the pixels are unsure (u > 0.5)\noverlay: {out}")

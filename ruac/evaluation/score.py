@@ -21,6 +21,7 @@ from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.results.schema import REGIONS
 from ruac.inference.looks import FLIPS
 from ruac.inference.model import Prediction, UncertainSam
+from ruac.inference.second_look import Question, look_again
 
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
 MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it
@@ -85,7 +86,7 @@ def answer_image(
 
     The image is encoded once per backbone and flip, and models whose masks are SAM 2's own (vanilla, the
     signed posterior, a temperature, ensembles) share one run of the clicks, since their masks cannot
-    differ. Further passes of an ensemble and filters of masks come after the last click. replay:
+    differ. Further passes of an ensemble, further looks and filters of masks come after the last click. replay:
     stored points ``[N, P, 2]`` and labels ``[N, P]``. encodings: of this image, for a caller that comes
     back with other objects of it.
     """
@@ -107,7 +108,10 @@ def answer_image(
             scores[source] = np.stack(per_round, axis=1)  # [N, clicks]
         last = final[source]
         prediction = model.complete(last.prediction.decoded, partial(encodings, body), last.prompts, keys)
-        answers[name] = _answer(prediction, last, scores[source], sample.masks.shape[1:])
+        if model.looks:
+            answers[name] = _looked(model, prediction, last, scores[source], sample)
+        else:
+            answers[name] = _answer(prediction, last, scores[source], sample.masks.shape[1:])
         if model.filters:
             answers[name] = _filter(model, answers[name], sample.masks)
     return answers
@@ -213,6 +217,19 @@ def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int
     else:
         uncertainty = {"total": total} | {name: score[:, 0] for name, score in maps.own.items()}
     return Answer(final.masks, maps.probability[:, 0], uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
+
+
+def _looked(model: UncertainSam, prediction: Prediction, final: Round, j: np.ndarray, sample: Sample) -> Answer:
+    """The answer after further looks, which J after the last click is of."""
+    question = Question(sample.image, final.prompts, prediction, final.choice, final.masks)
+    looked = look_again(model, model.looks, question)
+    own = {name: score[:, 0] for name, score in looked.maps.own.items()}
+    uncertainty = {"total": looked.maps.total[:, 0]} | own
+    if looked.masks is not final.masks:
+        j = j.copy()
+        j[:, -1] = jaccard(looked.masks, sample.masks)
+    iou = looked.iou.cpu().numpy()
+    return Answer(looked.masks, looked.maps.probability[:, 0], uncertainty, iou, final.points, final.labels, j)
 
 
 def _filter(model: UncertainSam, answer: Answer, truth: np.ndarray) -> Answer:

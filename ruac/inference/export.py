@@ -37,6 +37,8 @@ def export_model(
     """
     if model.head is None and not with_backbone:
         raise RuacError("export: the model has no uncertainty head; without its backbone nothing is left to export")
+    if model.looks:
+        raise RuacError("export: a model with looks has no export; ask `predict` for looks=")
     if model.filters:
         raise RuacError("export: a model with filters has no export; ask `predict` for correct=True")
     tensors = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()} if model.head else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from ruac.backbone.precision import expect_full_precision
 from ruac.backbone.prompts import Prompts
 from ruac.inference.answer import Maps, answer_maps
 from ruac.uncertainty import Head, MaskPosterior, probit_logit
+
+if TYPE_CHECKING:
+    from ruac.inference.second_look import LooksConfig
 
 
 @dataclass
@@ -57,13 +60,23 @@ class AnswerFilter(Protocol):
 
 
 class UncertainSam(nn.Module):
-    """A frozen backbone and a head. Without head and filters it is vanilla SAM 2, the control of every table."""
+    """A frozen backbone and a head. Without head, filters and looks it is vanilla SAM 2, the control of every table.
 
-    def __init__(self, backbone: Backbone, head: Head | None, filters: Sequence[AnswerFilter] = ()):
+    looks: what follows the first answer, see `second_look.look_again`, or None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head | None,
+        filters: Sequence[AnswerFilter] = (),
+        looks: LooksConfig | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.filters = nn.ModuleList(filters)
+        self.looks = looks
 
     @property
     def image_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
 from ruac.data.sample import read_image, to_rgb
 from ruac.inference.export import load_exported
-from ruac.inference.model import UncertainSam
+from ruac.inference.model import Prediction, UncertainSam
+from ruac.inference.second_look import LooksConfig, Question, look_again
 from ruac.inference.unccorr import UncCorr
 
 DEFAULT = ROOT / "checkpoints" / "ruac_nano"
@@ -65,6 +67,7 @@ class Predictor:
         loaded = model if isinstance(model, UncertainSam) else load_exported(model, backbone=backbone)
         self.model = loaded.to(self.device).eval()
         self._features: Features | None = None
+        self._image: np.ndarray | None = None
         self._size = (0, 0)  # of the picture, (H, W)
 
     @torch.no_grad()
@@ -73,7 +76,7 @@ class Predictor:
 
         Raises `RuacError` for an unreadable file or an array of another shape or type.
         """
-        self._features = None  # a picture that cannot be read must not be answered for by the one before
+        self._features = self._image = None  # a picture that cannot be read must not be answered for by the one before
         if isinstance(image, (str, Path)):
             image = read_image(Path(image).expanduser())
         elif isinstance(image, Image.Image):
@@ -84,7 +87,7 @@ class Predictor:
             raise RuacError(f"image: {image.dtype} {image.shape}, expected uint8 [H, W, 3] in RGB")
         prepared = prepare(image, self.model.image_size)
         self._features = self.model.encode(prepared.to(self.device))
-        self._size = image.shape[:2]
+        self._size, self._image = image.shape[:2], image
 
     @torch.no_grad()
     def predict(
@@ -97,22 +100,28 @@ class Predictor:
         multimask: bool = True,
         decomposed: bool = False,
         correct: bool = False,
+        looks: LooksConfig | Sequence[str] | None = None,
     ) -> PredictedMasks:
         """Answer one prompt on the image set before.
 
         points: ``[P, 2]`` (x, y) in picture pixels, with labels ``[P]``, 1 object and 0 background.
         box: ``[4]`` x0, y0, x1, y1. mask_input: ``[h, w]`` logits of an earlier answer. multimask:
         three candidates instead of one mask. decomposed: also aleatoric and epistemic maps. correct:
-        drop uncertain components of the masks (`correction.corrected`); all else stays as it is.
+        drop uncertain components of the masks (`unccorr.corrected`); all else stays as it is. looks: look at
+        the object again (``["zoom"]``, see `LooksConfig`; default: as the model was made, or not); one mask comes back,
+        that of the best score, with aleatoric and epistemic maps, and its logits are the first look's.
 
         Raises `RuacError` without an image, without a prompt, or for arrays of another shape.
         """
         if self._features is None:
             raise RuacError("predict: no image; call set_image first")
         prompts = self._prompts(points, labels, box, mask_input)
+        looks = _looks_config(self.model.looks if looks is None else looks)
         prediction = self.model.decode(self._features, prompts)
         tokens = torch.arange(1, 4) if multimask else torch.arange(1)
         tokens = tokens[prediction.iou[0, tokens].argsort(descending=True).cpu()]
+        if looks is not None:
+            return self._look_again(looks, prompts, prediction, tokens[:1], correct)
         logits = prediction.logits[:, tokens]
         maps = prediction.maps(tokens[None].to(self.device), self._size, parts=decomposed)
         masks = _array(upsample(logits, self._size)[0] > 0)
@@ -123,6 +132,24 @@ class Predictor:
         return PredictedMasks(
             masks=masks,
             scores=_array(prediction.iou[0, tokens]),
+            logits=_array(as_prompt(logits[0])),
+            probability=_array(maps.probability[0]),
+            uncertainty=uncertainty,
+            **{name: _array(part[0]) for name, part in maps.parts.items()},
+        )
+
+    def _look_again(
+        self, looks: LooksConfig, prompts: Prompts, prediction: Prediction, token: Tensor, correct: bool
+    ) -> PredictedMasks:
+        logits, choice = prediction.logits[:, token], token.to(self.device)
+        masks = _array(upsample(logits, self._size)[0] > 0)
+        question = Question(self._image, prompts, prediction, choice, masks)
+        looked = look_again(self.model, looks, question, parts=True)
+        maps, uncertainty = looked.maps, _array(looked.maps.total[0])
+        masks = self.model.filtered(looked.masks, uncertainty)
+        return PredictedMasks(
+            masks=UncCorr()(masks, uncertainty) if correct else masks,
+            scores=_array(looked.iou),
             logits=_array(as_prompt(logits[0])),
             probability=_array(maps.probability[0]),
             uncertainty=uncertainty,
@@ -163,6 +190,16 @@ class Predictor:
             mask_logits = torch.tensor(previous, dtype=torch.float32, device=self.device)[None, None]
         scaled = torch.tensor(coordinates * (side / width, side / height), dtype=torch.float32, device=self.device)
         return Prompts(scaled[None], torch.tensor(kinds, dtype=torch.int64, device=self.device)[None], mask_logits)
+
+
+def _looks_config(looks: LooksConfig | Sequence[str] | None) -> LooksConfig | None:
+    if looks is None or isinstance(looks, LooksConfig):
+        config = looks
+    else:
+        config = LooksConfig(looks=[looks] if isinstance(looks, str) else list(looks))
+    if config is not None:
+        config.validate()
+    return config
 
 
 def _numbers(values: np.ndarray | None, name: str) -> np.ndarray:

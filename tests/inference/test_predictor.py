@@ -16,6 +16,7 @@ from ruac.base.errors import RuacError
 from ruac.inference.export import export_model
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.predictor import Predictor
+from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import BayesianHead, HeadConfig
 
 HEIGHT, WIDTH = 40, 100
@@ -138,6 +139,7 @@ class Pointer(nn.Module):
     """A model whose mask is a disc around the last click, in model pixels."""
 
     image_size = 128
+    looks = None
 
     def encode(self, images):
         self.seen = images
@@ -298,3 +300,27 @@ def test_the_embedded_default_reads_its_own_answer_and_moves_no_mask():
         np.testing.assert_array_equal(getattr(answer, name), getattr(plain, name), err_msg=name)
     assert np.abs(answer.uncertainty - plain.uncertainty).mean() > 0.01  # it does say something of its own
     assert_contours_agree(answer)
+
+
+def test_a_second_look_gives_one_mask_with_all_maps(predictor):
+    once = predictor.predict(**CLICK)
+    looked = predictor.predict(**CLICK, looks=["zoom"])
+    assert looked.masks.shape == looked.probability.shape == looked.uncertainty.shape == (1, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(looked.logits, once.logits[:1])
+    assert not np.array_equal(looked.probability, once.probability[:1])
+    np.testing.assert_allclose(looked.aleatoric + looked.epistemic, looked.uncertainty, atol=1e-6)
+    kept = predictor.predict(**CLICK, looks=LooksConfig(keep_masks=True))
+    np.testing.assert_array_equal(kept.masks, once.masks[:1])
+    np.testing.assert_array_equal(kept.probability, looked.probability)
+    with pytest.raises(RuacError, match="'zom', expected zoom"):
+        predictor.predict(**CLICK, looks="zom")
+
+
+def test_a_model_that_looks_again_does_so_unasked(make_nano, picture):
+    model = with_head(make_nano())
+    model.looks = LooksConfig(looks=["flip"])
+    predictor = Predictor(model, device="cpu")
+    predictor.set_image(picture)
+    assert predictor.predict(**CLICK).masks.shape[0] == 1
+    with pytest.raises(RuacError, match="looks has no export"):
+        export_model(model, BackboneConfig(image_size=64), "nowhere", with_backbone=True)

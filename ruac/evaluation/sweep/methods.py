@@ -28,9 +28,11 @@ def load_model(entry: ModelConfig) -> UncertainSam:
         if entry.temperature is not None:
             head = TemperatureHead(TemperatureConfig(read_temperature(entry.temperature, backbone)))
         model = UncertainSam(backbone, head)
-    return UncertainSam(model.backbone, model.head, [UncCorr()]) if entry.unccorr else model
+    if entry.unccorr or entry.looks:
+        return UncertainSam(model.backbone, model.head, [UncCorr()] if entry.unccorr else [], entry.looks_config)
+    return model
 
 
 def is_vanilla(model: UncertainSam) -> bool:
-    """Whether it is SAM 2 as it is: without a head, and with its masks left alone."""
-    return model.head is None and not model.filters
+    """Whether it is SAM 2 as it is: without a head, asked once, and with its masks left alone."""
+    return model.head is None and not model.filters and not model.looks

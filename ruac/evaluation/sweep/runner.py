@@ -30,6 +30,7 @@ from ruac.evaluation.sweep.results import finish_results, merge_results
 from ruac.inference.export import fingerprint
 from ruac.inference.looks import EnsembleConfig
 from ruac.inference.model import UncertainSam
+from ruac.inference.second_look import LooksConfig
 
 
 @dataclass
@@ -40,7 +41,10 @@ class ModelConfig:
 
     References without training, of vanilla SAM 2 only: temperature, the JSON file of an older fit,
     or ensemble, further passes with the same masks. unccorr: drop uncertain components of the final
-    masks, of any model but an ensemble."""
+    masks, of any model but an ensemble.
+
+    looks: further looks at every object, such as zoom or flip, of any model but an ensemble, see `LooksConfig`.
+    keep_masks: they change probability and uncertainty only, and leave the masks as they are."""
 
     name: str = "???"
     backbone: str | None = None
@@ -48,6 +52,12 @@ class ModelConfig:
     temperature: str | None = None
     ensemble: EnsembleConfig | None = None
     unccorr: bool = False
+    looks: list[str] = field(default_factory=list)
+    keep_masks: bool = False
+
+    @property
+    def looks_config(self) -> LooksConfig | None:
+        return LooksConfig(looks=self.looks, keep_masks=self.keep_masks) if self.looks else None
 
     def validate(self) -> None:
         if self.backbone is None and self.export is None:
@@ -56,7 +66,13 @@ class ModelConfig:
             raise RuacError(f"model {self.name!r}: expected at most one of export=, temperature= and ensemble=")
         if self.unccorr and self.ensemble is not None:
             raise RuacError(f"model {self.name!r}: expected no unccorr= with ensemble=")
-        if self.name == "vanilla" and (self.temperature or self.ensemble or self.unccorr):
+        if self.looks and self.ensemble is not None:
+            raise RuacError(f"model {self.name!r}: expected no looks= with ensemble=")
+        if self.looks_config is not None:
+            self.looks_config.validate()
+        elif self.keep_masks:
+            raise RuacError(f"model {self.name!r}: expected keep_masks= with looks= only")
+        if self.name == "vanilla" and (self.temperature or self.ensemble or self.unccorr or self.looks):
             raise RuacError("models: the name 'vanilla' is for SAM 2 as it is")
         check_name(self.name, "model")
 
@@ -195,6 +211,7 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
         "protocol": asdict(config.protocol),
         "models": {
             name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config)]
+            + ([asdict(model.looks)] if model.looks else [])
             for name, model in models.items()
         },
         "replay": config.replay and replay_hash(config.replay),

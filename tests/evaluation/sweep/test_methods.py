@@ -20,10 +20,11 @@ from ruac.evaluation.metrics import boundary_f, jaccard
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
 from ruac.evaluation.sweep.methods import load_model
-from ruac.evaluation.sweep.runner import ModelConfig
+from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, sweep_key
 from ruac.inference.export import fingerprint
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
+from ruac.inference.second_look import LooksConfig
 from ruac.inference.unccorr import UncCorr, corrected
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
@@ -237,3 +238,43 @@ def test_a_temperature_of_another_backbone_is_refused(shelf, tmp_path, nano):
     file.write_text(json.dumps({"temperature": "hot", "backbone": own}))
     with pytest.raises(RuacError, match="positive number"):
         load_model(given)
+
+
+def test_looks_keep_the_clicks_of_vanilla_and_change_what_comes_after(nano, sample):
+    vanilla = UncertainSam(nano, None)
+    looks = ["zoom:1.0", "flip"]  # masks of random weights fill the picture, which a zoom leaves alone
+    zoom = UncertainSam(nano, None, looks=LooksConfig(looks=looks))
+    keep = UncertainSam(nano, None, looks=LooksConfig(looks=looks, keep_masks=True))
+    answers = answer_image({"vanilla": vanilla, "zoom": zoom, "keep": keep}, sample, PROTOCOL)
+    for answer in answers.values():
+        np.testing.assert_array_equal(answer.points, answers["vanilla"].points)
+        np.testing.assert_array_equal(answer.j[:, 0], answers["vanilla"].j[:, 0])
+    np.testing.assert_array_equal(answers["keep"].masks, answers["vanilla"].masks)
+    np.testing.assert_array_equal(answers["keep"].j, answers["vanilla"].j)
+    assert torch.equal(answers["keep"].probability, answers["zoom"].probability)
+    np.testing.assert_array_equal(answers["zoom"].j[:, -1], jaccard(answers["zoom"].masks, sample.masks))
+    assert not np.array_equal(answers["zoom"].masks, answers["vanilla"].masks)
+    assert list(answers["zoom"].uncertainty) == ["total", "mutual_information"]
+
+
+def test_rows_with_looks(shelf):
+    backbone = str(shelf / "backbone.yaml")
+    entry = config_from(ModelConfig, {"name": "look", "backbone": backbone, "looks": ["zoom", "flip"]}, "here")
+    model = load_model(entry)
+    assert model.looks == LooksConfig(looks=["zoom", "flip"])
+    assert model.head is None
+    beside = ModelConfig("both", export=str(shelf / "head"), looks=["zoom"], keep_masks=True)
+    beside.validate()
+    assert load_model(beside).head is not None
+    assert load_model(beside).looks.keep_masks
+    keys = {sweep_key(SweepConfig(), {"m": UncertainSam(model.backbone, None, looks=looks)}) for looks in
+            (None, LooksConfig(), LooksConfig(keep_masks=True), LooksConfig(looks=["flip"]))}  # fmt: skip
+    assert len(keys) == 4
+    for values, message in [
+        ({"looks": ["zom"]}, "'zom', expected zoom"),
+        ({"keep_masks": True}, "keep_masks= with looks= only"),
+        ({"looks": ["zoom"], "ensemble": {"jitters": 2}}, "no looks= with ensemble="),
+        ({"looks": ["zoom"], "name": "vanilla"}, "SAM 2 as it is"),
+    ]:
+        with pytest.raises(RuacError, match=message):
+            config_from(ModelConfig, {"name": "look", "backbone": backbone} | values, "here")

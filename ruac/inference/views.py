@@ -1,0 +1,130 @@
+"""Windows of a picture: what is cut out, where clicks and maps go, and back again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ruac.backbone.outputs import upsample
+from ruac.backbone.prompts import PADDING, Prompts
+from ruac.inference.looks import flip_prompts
+
+
+@dataclass(frozen=True)
+class View:
+    """Pixels ``[top, bottom) x [left, right)`` of a picture of `size` (H, W), seen as the model's whole square.
+
+    flip: seen in a mirror. Coordinates of prompts are SAM 2's: the picture's square of ``side`` pixels holds all of
+    the picture, and the window's square all of the window.
+    """
+
+    size: tuple[int, int]
+    left: int
+    top: int
+    right: int
+    bottom: int
+    flip: bool = False
+
+    @classmethod
+    def whole(cls, size: tuple[int, int], *, flip: bool = False) -> View:
+        """All of a picture of `size` (H, W)."""
+        return cls(size, 0, 0, size[1], size[0], flip)
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def share(self) -> float:
+        """Of the picture's area."""
+        return (self.bottom - self.top) * (self.right - self.left) / (self.size[0] * self.size[1])
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """The window's pixels of ``uint8 [H, W, 3]``."""
+        pixels = image[self.window]
+        return pixels[:, ::-1] if self.flip else pixels
+
+    def ask(self, prompts: Prompts, side: int) -> Prompts:
+        """The same prompts on the window; all of their points must lie in it. Seen whole, nothing changes a bit."""
+        height, width = self.size
+        stretch = torch.tensor([width / (self.right - self.left), height / (self.bottom - self.top)])
+        start = torch.tensor([self.left * side / width, self.top * side / height])
+        stretch, start = stretch.to(prompts.points), start.to(prompts.points)
+        moved = ((prompts.points - start) * stretch).clamp(0, side)
+        points = torch.where((prompts.labels == PADDING)[..., None], prompts.points, moved)
+        mask = None if prompts.mask_logits is None else self.resample(prompts.mask_logits)
+        asked = Prompts(points, prompts.labels, mask)
+        return flip_prompts(asked, "horizontal", side) if self.flip else asked
+
+    def resample(self, maps: Tensor) -> Tensor:
+        """``[..., h, w]`` over the whole picture to the window, of the same size, bilinear; no flip.
+
+        Two small matrices do it, which for the whole picture are the identity, so that nothing is rounded.
+        """
+        rows = _interpolation(maps.shape[-2], self.top / self.size[0], self.bottom / self.size[0])
+        columns = _interpolation(maps.shape[-1], self.left / self.size[1], self.right / self.size[1])
+        return rows.to(maps) @ maps @ columns.to(maps).T
+
+    def place(self, maps: Tensor) -> Tensor:
+        """Maps ``[N, M, h, w]`` of the window's square in the picture's pixels: the window's size, turned back."""
+        maps = maps.flip(-1) if self.flip else maps
+        return upsample(maps, (self.bottom - self.top, self.right - self.left))
+
+    def weight(self, edge: float) -> Tensor:
+        """``[bottom - top, right - left]``: 1 inside, falling to 0 over the share `edge` of the window at its borders.
+
+        A border of the picture is no edge: nothing lies beyond it, so no seam can show.
+        """
+        rows = _ramp(self.bottom - self.top, edge, self.top > 0, self.bottom < self.size[0])
+        columns = _ramp(self.right - self.left, edge, self.left > 0, self.right < self.size[1])
+        return rows[:, None] * columns
+
+
+def around(
+    points: np.ndarray, mask: np.ndarray, *, margin: float, pad: float, largest: float, flip: bool = False
+) -> View | None:
+    """A square window around a mask and the points that asked for it, or None where it would be no closer look.
+
+    points: ``[P, 2]`` (x, y) in picture pixels. mask: ``bool [H, W]``, may be empty. The square's side is `margin`
+    times the larger extent of both plus `pad` times the picture's (geometric mean) side, whole pixels, moved and cut
+    so that it lies in the picture. largest: of the window's side as a share of the picture's, by area.
+    """
+    size = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    spans = []
+    for places, seen in ((points[:, 0], columns), (points[:, 1], rows)):
+        ends = [*places, *places + 1, *(() if not len(seen) else (seen[0], seen[-1] + 1))]
+        spans.append((min(ends), max(ends)))
+    side = margin * max(last - first for first, last in spans) + pad * math.sqrt(size[0] * size[1])
+    window = []
+    for (first, last), whole in zip(spans, size[::-1], strict=True):
+        extent = min(max(1, math.ceil(side)), whole)
+        start = min(max(0, round((first + last - extent) / 2)), whole - extent)
+        window.append((start, start + extent))
+    (left, right), (top, bottom) = window
+    view = View(size, left, top, right, bottom, flip)
+    return view if view.share <= largest**2 else None
+
+
+def _interpolation(cells: int, start: float, stop: float) -> Tensor:
+    """``[cells, cells]``: row i mixes the two cells next to place i of `cells` places between shares start and stop."""
+    places = (start + (np.arange(cells) + 0.5) / cells * (stop - start)) * cells - 0.5
+    places = np.clip(np.round(places, 9), 0, cells - 1)  # whole numbers where they are meant
+    low = np.minimum(np.floor(places).astype(int), max(cells - 2, 0))
+    matrix = np.zeros((cells, cells))
+    matrix[np.arange(cells), low] = 1 - (places - low)
+    matrix[np.arange(cells), np.minimum(low + 1, cells - 1)] += places - low
+    return torch.from_numpy(matrix)
+
+
+def _ramp(length: int, edge: float, first: bool, last: bool) -> Tensor:
+    inside = torch.ones(length)
+    if edge > 0:
+        rise = ((torch.arange(length) + 0.5) / (edge * length)).clamp(max=1)
+        inside = torch.minimum(rise if first else inside, rise.flip(0) if last else inside)
+    return inside

@@ -19,6 +19,7 @@ VERBS = {
     "reproduce": "train, export and sweep all rows of a plan",
     "fetch-checkpoint": "download official SAM 2.1 checkpoints",
     "fit-local-temperature": "fit a scale that reads the answer",
+    "fit-look-reader": "fit the reader of a second look",
     "fit-temperature": "fit vanilla SAM 2's temperature",
     "make-scenes": "write procedural scenes as COCO folders",
     "prepare-domain": "check and convert the native download of a data set",
@@ -55,7 +56,7 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:18}{line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {verb:23}{line}" for verb, line in VERBS.items())
     return (
         "usage: ruac VERB ...\n\nSegment Anything 2 that says, per pixel, where its mask is wrong.\n\n"
         f"{verbs}\n\nruac VERB --help says more.\n"

@@ -19,9 +19,10 @@ from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object
 from ruac.evaluation.metrics.band_counts import Band, band_counts
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.results.schema import REGIONS
+from ruac.inference.look_mean import look_again
 from ruac.inference.looks import FLIPS
 from ruac.inference.model import Prediction, UncertainSam
-from ruac.inference.second_look import Question, look_again
+from ruac.inference.second_look import Question
 
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
 MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it

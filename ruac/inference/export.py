@@ -19,7 +19,9 @@ from ruac.base.files import atomic_path, write_text
 from ruac.base.version import VERSION
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
+from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty.look_reader import LookReader, LookReaderConfig
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 FORMAT = 1
@@ -35,13 +37,16 @@ def export_model(
     are stored as float16 if that loses nothing in any of them, else as they are. Raises `RuacError`
     when there is neither a head nor a backbone to write.
     """
-    if model.head is None and not with_backbone:
+    if model.head is None and model.reader is None and not with_backbone:
         raise RuacError("export: the model has no uncertainty head; without its backbone nothing is left to export")
-    if model.looks:
-        raise RuacError("export: a model with looks has no export; ask `predict` for looks=")
     if model.filters:
         raise RuacError("export: a model with filters has no export; ask `predict` for correct=True")
-    tensors = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()} if model.head else {}
+    tensors = {
+        f"{part}.{name}": tensor
+        for part, module in (("head", model.head), ("reader", model.reader))
+        if module is not None
+        for name, tensor in module.state_dict().items()
+    }
     if with_backbone:
         tensors |= _compact({f"backbone.{name}": t for name, t in model.backbone.sam.state_dict().items()})
     config = {
@@ -53,6 +58,10 @@ def export_model(
         "head": _head_entry(model.head.config if model.head else HeadConfig(posterior="none")),
         "record": record or {},
     }
+    if model.looks is not None:
+        config["looks"] = asdict(model.looks)
+    if model.reader is not None:
+        config["reader"] = asdict(model.reader.config)
     out = Path(out)
     with atomic_path(out / WEIGHTS) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
@@ -77,7 +86,8 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     spec = config_from(BackboneConfig, content["backbone"], f"{folder / CONFIG}: backbone")
     head_config = _head_config(content["head"], f"{folder / CONFIG}: head")
     included = content["backbone_included"]
-    parts = _parts(tensors, ("head", "backbone") if included else ("head",), folder / WEIGHTS)
+    prefixes = ["head", *(["reader"] if "reader" in content else []), *(["backbone"] if included else [])]
+    parts = _parts(tensors, prefixes, folder / WEIGHTS)
     if included:
         with torch.random.fork_rng(devices=[]):
             body = build_backbone(spec)
@@ -100,7 +110,13 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     if head is not None:
         _load(head, parts["head"], folder / WEIGHTS)
         head.requires_grad_(False).eval()
-    return UncertainSam(body, head).eval()
+    looks = config_from(LooksConfig, content["looks"], f"{folder / CONFIG}: looks") if "looks" in content else None
+    reader = None
+    if "reader" in content:
+        reader = LookReader(config_from(LookReaderConfig, content["reader"], f"{folder / CONFIG}: reader"))
+        _load(reader, parts["reader"], folder / WEIGHTS)
+        reader.requires_grad_(False).eval()
+    return UncertainSam(body, head, looks=looks, reader=reader).eval()
 
 
 def _head_entry(config: Any) -> dict[str, Any]:
@@ -137,7 +153,7 @@ def _compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return halves if lossless else tensors
 
 
-def _parts(tensors: dict[str, Tensor], prefixes: tuple[str, ...], path: Path) -> dict[str, dict[str, Tensor]]:
+def _parts(tensors: dict[str, Tensor], prefixes: list[str], path: Path) -> dict[str, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes}
     for name, tensor in tensors.items():
         prefix, _, rest = name.partition(".")

@@ -18,6 +18,7 @@ from ruac.uncertainty import Head, MaskPosterior, probit_logit
 
 if TYPE_CHECKING:
     from ruac.inference.second_look import LooksConfig
+    from ruac.uncertainty.look_reader import LookReader
 
 
 @dataclass
@@ -62,7 +63,7 @@ class AnswerFilter(Protocol):
 class UncertainSam(nn.Module):
     """A frozen backbone and a head. Without head, filters and looks it is vanilla SAM 2, the control of every table.
 
-    looks: what follows the first answer, see `second_look.look_again`, or None.
+    looks: what follows the first answer, see `look_mean.look_again`, or None. reader: scales what the looks say.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class UncertainSam(nn.Module):
         head: Head | None,
         filters: Sequence[AnswerFilter] = (),
         looks: LooksConfig | None = None,
+        reader: LookReader | None = None,
     ):
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.filters = nn.ModuleList(filters)
         self.looks = looks
+        self.reader = reader
 
     @property
     def image_size(self) -> int:

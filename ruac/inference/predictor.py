@@ -19,8 +19,9 @@ from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
 from ruac.data.sample import read_image, to_rgb
 from ruac.inference.export import load_exported
+from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
-from ruac.inference.second_look import LooksConfig, Question, look_again
+from ruac.inference.second_look import LooksConfig, Question
 from ruac.inference.unccorr import UncCorr
 
 DEFAULT = ROOT / "checkpoints" / "ruac_nano"

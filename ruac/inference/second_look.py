@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from kornia.filters import sobel
 from torch import Tensor
 
 from ruac.backbone.outputs import as_prompt, best_candidate, of_token
 from ruac.backbone.prompts import PADDING, Prompts
 from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
-from ruac.inference.answer import Maps
 from ruac.inference.model import Prediction, UncertainSam, predict
 from ruac.inference.views import View, around
-from ruac.uncertainty.maps import binary_entropy, decompose, logit_entropy
+from ruac.uncertainty.look_reader import LookReader, SeenAnswer, look_inputs
 
 LN2 = math.log(2)
 ENCODED = 8  # most windows encoded at a time
@@ -90,37 +90,31 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A further answer to some of the objects. index: ``[M]`` which. views: a window each. choice: ``[M]``."""
+    """A further answer to some of the objects. index: ``[M]`` which. views: a window each. choice: ``[M]``. edges:
+    ``[M, 1, h, w]``, strength of the image's edges in each window, for a reader."""
 
     index: list[int]
     views: list[View]
     prediction: Prediction
     choice: Tensor
+    edges: Tensor
 
+    def log_scales(self, reader: LookReader, question: Question) -> Tensor:
+        """What `reader` makes of this and the first answer, on each window's grid ``[M, 1, h, w]``, turned back."""
+        return reader.log_scale(self.reader_inputs(question))
 
-@dataclass(frozen=True, eq=False)
-class Looked:
-    """All looks together. masks: ``bool [N, H, W]``. iou: ``[N]``, the mean of the predicted ones. maps: of one mask of
-    each object, with parts ``aleatoric`` and ``epistemic`` and its own score ``mutual_information``. looks: how many
-    each object got beside the first, ``[N]``."""
-
-    masks: np.ndarray
-    iou: Tensor
-    maps: Maps
-    looks: np.ndarray
-
-
-def look_again(model: UncertainSam, config: LooksConfig, question: Question, *, parts: bool = False) -> Looked:
-    """Look at the objects again, and put all answers together.
-
-    Probabilities are averaged where a window covers the picture, with a soft edge; the mask is where the mean of SAM
-    2's own probabilities, without the head's calibration, exceeds 1/2, so that no head moves it. total: entropy of the
-    mean probability; ``mutual_information``: what of it is disagreement between looks, ``H(mean) - mean H``;
-    ``epistemic`` adds what the head's own posterior is unsure about; ``aleatoric``: the rest. Objects that fill the
-    picture are left as they are, to the last bit. parts: with the head's split, which costs a quadrature.
-    """
-    looks = [look for text in config.looks if (look := ask_look(model, config, question, text)) is not None]
-    return combine(question, looks, config, parts=parts)
+    def reader_inputs(self, question: Question) -> Tensor:
+        """`look_inputs` of both answers on each window's grid, ``[M, C, h, w]``."""
+        first, logits = question.prediction.decoded, self.prediction.decoded.logits
+        seen = [view.resample(first.logits[n].float()) for n, view in zip(self.index, self.views, strict=True)]
+        turned = [one.flip(-1) if view.flip else one for one, view in zip(logits, self.views, strict=True)]
+        share = torch.tensor([view.share for view in self.views], device=logits.device)
+        return look_inputs(
+            SeenAnswer(torch.stack(seen), first.iou[self.index], question.choice[self.index]),
+            SeenAnswer(torch.stack(turned), self.prediction.iou, self.choice),
+            share,
+            self.edges,
+        )
 
 
 def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look: str) -> Look | None:
@@ -133,11 +127,13 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
     views = [views[n] for n in index]
     distinct = {view: number for number, view in enumerate(dict.fromkeys(views))}
     device = question.choice.device
-    blocks = []
+    blocks, edges = [], []
     windows = list(distinct)
     for start in range(0, len(windows), ENCODED):
         pixels = [prepare(view.cut(question.image), model.image_size) for view in windows[start : start + ENCODED]]
-        blocks.append(model.encode(torch.cat(pixels).to(device)))
+        pixels = torch.cat(pixels).to(device)
+        blocks.append(model.encode(pixels))
+        edges.append(_edges(pixels, question.prediction.logits.shape[-1]))
     of_view = torch.tensor([distinct[view] for view in views], device=device)
     features = type(blocks[0])(
         torch.cat([block.embedding for block in blocks]),
@@ -154,106 +150,14 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
     prediction = predict(model.backbone.decode(features, prompts), model.head)
     single = question.choice[index] == 0  # the single mask was asked for: no choice among candidates
     choice = torch.where(single, torch.zeros_like(single, dtype=torch.int64), best_candidate(prediction.iou))
-    return Look(index, views, prediction, choice)
+    strength = torch.cat(edges)[of_view]
+    strength = torch.stack([one.flip(-1) if view.flip else one for one, view in zip(strength, views, strict=True)])
+    return Look(index, views, prediction, choice, strength)
 
 
-def combine(question: Question, looks: list[Look], config: LooksConfig, *, parts: bool = False) -> Looked:
-    """Average the first answer and `looks`, see `look_again`."""
-    size, prediction, choice = question.image.shape[:2], question.prediction, question.choice
-    maps = prediction.maps(choice[:, None], size, parts=parts)
-    total = maps.total.clone()
-    probability = maps.probability.clone()
-    aleatoric = maps.parts.get("aleatoric", maps.total).clone()
-    disagreement = torch.zeros_like(total)
-    iou = prediction.iou.float().gather(1, choice[:, None])[:, 0].clone()
-    masks, count = question.masks, np.zeros(len(choice), dtype=int)
-    if looks and not config.keep_masks:
-        masks = masks.copy()
-    for n in sorted({n for look in looks for n in look.index}):
-        members = [_first(prediction, choice, n, size)]
-        for look in looks:
-            if n in look.index:
-                members.append(_member(look, look.index.index(n), config))
-        mean = _Mean(size, members, parts)
-        probability[n, 0], total[n, 0], aleatoric[n, 0] = mean.probability, mean.total, mean.aleatoric
-        disagreement[n, 0] = mean.disagreement
-        iou[n] = torch.stack([member.iou for member in members]).mean()
-        count[n] = len(members) - 1
-        if not config.keep_masks:
-            masks[n] = mean.mask.cpu().numpy()
-    split = {"aleatoric": aleatoric, "epistemic": (total - aleatoric).clamp(min=0)}
-    return Looked(masks, iou, Maps(probability, total, split, {"mutual_information": disagreement}), count)
-
-
-@dataclass(frozen=True, eq=False)
-class _Member:
-    """One answer to one object. logit: calibrated, of the window's pixels. plain: SAM 2's own. known: its aleatoric
-    part by the head, where asked for and known. weight: of the window's pixels."""
-
-    window: tuple[slice, slice]
-    logit: Tensor
-    plain: Tensor
-    known: Callable[[], Tensor] | None
-    weight: Tensor
-    iou: Tensor
-
-
-class _Mean:
-    """Weighted mean of an object's members at the picture's size; every map ``[H, W]``, entropies in [0, 1]."""
-
-    def __init__(self, size: tuple[int, int], members: list[_Member], parts: bool):
-        blank = members[0].logit.new_zeros(size)
-        weights, positive, negative, entropy, known, sign = (blank.clone() for _ in range(6))
-        for member in members:
-            weights[member.window] += member.weight
-        for member in members:
-            share = member.weight / weights[member.window]
-            positive[member.window] += share * member.logit.sigmoid()
-            negative[member.window] += share * (-member.logit).sigmoid()  # 1 - p has no digits left where p is near 1
-            each = logit_entropy(member.logit) / LN2
-            entropy[member.window] += share * each
-            known[member.window] += share * (member.known() if parts and member.known else each)
-            sign[member.window] += share * torch.tanh(member.plain / 2)  # 2 p - 1, whose sign is exact
-        self.probability = positive
-        self.total = (binary_entropy(torch.minimum(positive, negative)) / LN2).clamp(max=1)
-        self.disagreement = (self.total - entropy).clamp(0, 1)
-        self.aleatoric = torch.minimum(known, self.total)
-        self.mask = sign > 0
-
-
-def _first(prediction: Prediction, choice: Tensor, n: int, size: tuple[int, int]) -> _Member:
-    one = _of(prediction, choice, n)
-    whole = View.whole(size)
-    return _Member(
-        whole.window, *one(whole), torch.ones(size, device=choice.device), prediction.iou[n, choice[n]].float()
-    )
-
-
-def _member(look: Look, row: int, config: LooksConfig) -> _Member:
-    view, one = look.views[row], _of(look.prediction, look.choice, row)
-    weight = view.weight(config.edge).to(look.choice.device)
-    return _Member(view.window, *one(view), weight, look.prediction.iou[row, look.choice[row]].float())
-
-
-def _of(prediction: Prediction, choice: Tensor, n: int) -> Callable[[View], tuple]:
-    """Calibrated and plain logit of object n at a view's size, and a function that gives its aleatoric part."""
-    row = slice(n, n + 1)
-    calibrated = prediction.calibrated_logit(choice)[row]
-    plain = of_token(prediction.decoded.logits[row], choice[row])
-    known = None
-    if prediction.posterior is not None:
-        posterior = prediction.posterior.select(choice)
-
-        def split(view: View) -> Tensor:
-            mean, variance = posterior.calibrated()
-            return view.place(decompose(mean[row], variance[row])[0])[0, 0]
-
-        known = split
-    return lambda view: (
-        view.place(calibrated)[0, 0],
-        view.place(plain)[0, 0],
-        None if known is None else lambda: known(view),
-    )
+def _edges(pixels: Tensor, cells: int) -> Tensor:
+    """Strength of the edges of normalised images ``[B, 3, S, S]``, in [0, 1]: ``[B, 1, cells, cells]``."""
+    return F.adaptive_avg_pool2d(sobel(pixels.mean(1, keepdim=True)), cells).tanh()
 
 
 def _view(question: Question, n: int, margin: float | None, flip: bool, config: LooksConfig) -> View | None:

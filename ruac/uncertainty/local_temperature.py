@@ -126,7 +126,7 @@ def answer_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
         torch.tanh(own / 4),
         torch.tanh(own.abs() / 2),
         entropy,
-        *(_neighbourhood(entropy, side) for side in NEIGHBOURHOODS),
+        *(neighbourhood(entropy, side) for side in NEIGHBOURHOODS),
         # Of what the mask covers, how much is undecided: relative to its size, and bounded.
         (entropy.mean((2, 3), keepdim=True) / (share + 0.01)).tanh(),
         (share + 1e-4).log(),
@@ -139,7 +139,7 @@ def answer_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
     return torch.cat([x.expand_as(own) for x in maps], dim=1)
 
 
-def _neighbourhood(maps: Tensor, share: float) -> Tensor:
+def neighbourhood(maps: Tensor, share: float) -> Tensor:
     """Mean over the square of side ``share`` of the map around each pixel, of what of it lies inside."""
     size = maps.shape[-2:]
     coarse = F.adaptive_avg_pool2d(maps, GRID) if min(size) > GRID else maps

@@ -19,8 +19,10 @@ from ruac.inference.export import export_model, fingerprint, load_exported
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
+from ruac.inference.second_look import LooksConfig
 from ruac.inference.unccorr import UncCorr
 from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 
@@ -280,3 +282,23 @@ def test_a_corrected_model_has_no_export(nano, tmp_path):
     with pytest.raises(RuacError, match="has no export"):
         export_model(UncertainSam(nano, None, [UncCorr()]), BackboneConfig(), tmp_path / "x", with_backbone=True)
     assert not (tmp_path / "x").exists()
+
+
+def test_looks_and_their_reader_come_back(tmp_path, make_nano):
+    reader = LookReader(LookReaderConfig(hidden=4))
+    reader.standardise(torch.randn(50, len(INPUTS)))
+    with torch.no_grad():
+        reader.network[-1].bias.fill_(0.5)
+    model = UncertainSam(make_nano(), None, looks=LooksConfig(looks=["zoom:1.3"], keep_masks=True), reader=reader)
+    export_model(model, BackboneConfig(image_size=64), tmp_path / "whole", with_backbone=True)
+    loaded = load_exported(tmp_path / "whole")
+    assert loaded.looks == model.looks
+    assert fingerprint(loaded) == fingerprint(model)
+    for key in ("looks", "reader"):
+        content = json.loads((tmp_path / "whole" / "config.json").read_text())
+        content[key]["nonsense"] = 1
+        (tmp_path / "whole" / "config.json").write_text(json.dumps(content))
+        with pytest.raises(RuacError, match=f"{key}: unknown key 'nonsense'"):
+            load_exported(tmp_path / "whole")
+        content[key].pop("nonsense")
+        (tmp_path / "whole" / "config.json").write_text(json.dumps(content))

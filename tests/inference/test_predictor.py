@@ -322,5 +322,3 @@ def test_a_model_that_looks_again_does_so_unasked(make_nano, picture):
     predictor = Predictor(model, device="cpu")
     predictor.set_image(picture)
     assert predictor.predict(**CLICK).masks.shape[0] == 1
-    with pytest.raises(RuacError, match="looks has no export"):
-        export_model(model, BackboneConfig(image_size=64), "nowhere", with_backbone=True)

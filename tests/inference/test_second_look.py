@@ -10,8 +10,9 @@ from ruac.backbone import Decoded, Features
 from ruac.backbone.outputs import upsample
 from ruac.backbone.prompts import OBJECT, Prompts
 from ruac.base.errors import RuacError
+from ruac.inference.look_mean import combine, look_again
 from ruac.inference.model import UncertainSam, predict
-from ruac.inference.second_look import LooksConfig, Question, ask_look, combine, look_again
+from ruac.inference.second_look import LooksConfig, Question, ask_look
 from ruac.inference.views import View
 from ruac.uncertainty import HeadConfig, build_head
 

@@ -28,9 +28,8 @@ def load_model(entry: ModelConfig) -> UncertainSam:
         if entry.temperature is not None:
             head = TemperatureHead(TemperatureConfig(read_temperature(entry.temperature, backbone)))
         model = UncertainSam(backbone, head)
-    if entry.unccorr or entry.looks:
-        return UncertainSam(model.backbone, model.head, [UncCorr()] if entry.unccorr else [], entry.looks_config)
-    return model
+    filters = [UncCorr()] if entry.unccorr else []
+    return UncertainSam(model.backbone, model.head, filters, entry.looks_over(model.looks), model.reader)
 
 
 def is_vanilla(model: UncertainSam) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,9 +55,11 @@ class ModelConfig:
     looks: list[str] = field(default_factory=list)
     keep_masks: bool = False
 
-    @property
-    def looks_config(self) -> LooksConfig | None:
-        return LooksConfig(looks=self.looks, keep_masks=self.keep_masks) if self.looks else None
+    def looks_over(self, own: LooksConfig | None) -> LooksConfig | None:
+        """The looks of this row: those named here, else the model's own, with masks kept if either says so."""
+        if self.looks:
+            return LooksConfig(looks=self.looks, keep_masks=self.keep_masks)
+        return own and replace(own, keep_masks=own.keep_masks or self.keep_masks)
 
     def validate(self) -> None:
         if self.backbone is None and self.export is None:
@@ -68,10 +70,10 @@ class ModelConfig:
             raise RuacError(f"model {self.name!r}: expected no unccorr= with ensemble=")
         if self.looks and self.ensemble is not None:
             raise RuacError(f"model {self.name!r}: expected no looks= with ensemble=")
-        if self.looks_config is not None:
-            self.looks_config.validate()
-        elif self.keep_masks:
-            raise RuacError(f"model {self.name!r}: expected keep_masks= with looks= only")
+        if self.looks:
+            self.looks_over(None).validate()
+        elif self.keep_masks and self.export is None:
+            raise RuacError(f"model {self.name!r}: expected keep_masks= with looks= or an export that has looks")
         if self.name == "vanilla" and (self.temperature or self.ensemble or self.unccorr or self.looks):
             raise RuacError("models: the name 'vanilla' is for SAM 2 as it is")
         check_name(self.name, "model")

@@ -272,7 +272,7 @@ def test_rows_with_looks(shelf):
     assert len(keys) == 4
     for values, message in [
         ({"looks": ["zom"]}, "'zom', expected zoom"),
-        ({"keep_masks": True}, "keep_masks= with looks= only"),
+        ({"keep_masks": True}, "keep_masks= with looks= or"),
         ({"looks": ["zoom"], "ensemble": {"jitters": 2}}, "no looks= with ensemble="),
         ({"looks": ["zoom"], "name": "vanilla"}, "SAM 2 as it is"),
     ]:

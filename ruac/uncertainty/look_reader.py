@@ -1,0 +1,112 @@
+"""A logit scale that reads two answers: what a second look at the same place says beside the first (ours; method, 7).
+
+One answer hardly says where it is wrong; whether it survives a closer look says more than its own entropy. One
+positive factor per pixel of the looks' mean logit reads both answers and what differs, and moves no mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ruac.base.errors import RuacError
+from ruac.uncertainty.local_temperature import INPUTS as ANSWER_INPUTS
+from ruac.uncertainty.local_temperature import NEIGHBOURHOODS, answer_inputs, neighbourhood
+
+BOTH = (
+    "mean",
+    "entropy of the mean",
+    *(f"entropy of the mean within {side}" for side in NEIGHBOURHOODS),
+    "difference",
+    *(f"difference within {side}" for side in NEIGHBOURHOODS),
+    "overlap of the masks",
+    "share of the picture",
+    "edge of the image",
+)
+INPUTS = (
+    *(f"first: {name}" for name in ANSWER_INPUTS),
+    *(f"second: {name}" for name in ANSWER_INPUTS),
+    *BOTH,
+)
+
+
+@dataclass
+class LookReaderConfig:
+    """hidden: width of its two layers."""
+
+    hidden: int = 48
+
+    def validate(self) -> None:
+        if self.hidden < 1:
+            raise RuacError(f"reader.hidden: {self.hidden}, expected at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class SeenAnswer:
+    """An answer on a window's grid. logits: ``[N, 4, h, w]``. iou: ``[N, 4]``. choice: ``[N]``, the returned token."""
+
+    logits: Tensor
+    iou: Tensor
+    choice: Tensor
+
+
+class LookReader(nn.Module):
+    """Log of the scale from `INPUTS`, by two hidden layers per pixel; 0 at first, so that fitting starts at scale 1."""
+
+    def __init__(self, config: LookReaderConfig):
+        super().__init__()
+        self.config = config
+        self.network = nn.Sequential(
+            nn.Conv2d(len(INPUTS), config.hidden, 1),
+            nn.GELU(),
+            nn.Conv2d(config.hidden, config.hidden, 1),
+            nn.GELU(),
+            nn.Conv2d(config.hidden, 1, 1),
+        )
+        nn.init.normal_(self.network[-1].weight, std=1e-3)
+        nn.init.zeros_(self.network[-1].bias)
+        self.register_buffer("middle", torch.zeros(len(INPUTS), 1, 1))
+        self.register_buffer("spread", torch.ones(len(INPUTS), 1, 1))
+
+    def standardise(self, inputs: Tensor) -> None:
+        """Take mean and deviation of the inputs ``[P, C]`` that it is fitted to."""
+        self.middle.copy_(inputs.mean(0)[:, None, None])
+        self.spread.copy_(inputs.std(0).clamp(min=1e-3)[:, None, None])
+
+    def forward(self, first: SeenAnswer, second: SeenAnswer, share: Tensor, edges: Tensor) -> Tensor:
+        """Log scale ``[N, 1, h, w]``; see `look_inputs`."""
+        return self.log_scale(look_inputs(first, second, share, edges))
+
+    def log_scale(self, inputs: Tensor) -> Tensor:
+        """The same of `look_inputs` ``[N, C, h, w]``; at most a factor of 20 either way."""
+        return self.network((inputs - self.middle) / self.spread).clamp(-3, 3)
+
+
+def look_inputs(first: SeenAnswer, second: SeenAnswer, share: Tensor, edges: Tensor) -> Tensor:
+    """What can be seen of both answers on the window's grid: ``[N, len(INPUTS), h, w]``, in the order of `INPUTS`.
+
+    share: ``[N]``, of the picture that the window shows. edges: ``[N, 1, h, w]``, strength of image edges in [0, 1].
+    """
+    seen = [answer_inputs(each.logits.float(), each.iou.float(), each.choice) for each in (first, second)]
+    one, two = (_own(each).sigmoid() for each in (first, second))
+    mean, difference = (one + two) / 2, (one - two).abs()
+    entropy = 4 * mean * (1 - mean)
+    overlap = torch.minimum(one, two).sum((2, 3), keepdim=True) / torch.maximum(one, two).sum((2, 3), keepdim=True)
+    maps = [
+        2 * mean - 1,
+        entropy,
+        *(neighbourhood(entropy, side) for side in NEIGHBOURHOODS),
+        difference,
+        *(neighbourhood(difference, side) for side in NEIGHBOURHOODS),
+        overlap,
+        share.log()[:, None, None, None],
+        edges,
+    ]
+    return torch.cat([*seen, *(x.expand_as(mean) for x in maps)], dim=1)
+
+
+def _own(answer: SeenAnswer) -> Tensor:
+    rows = torch.arange(len(answer.choice), device=answer.choice.device)
+    return answer.logits.float()[rows, answer.choice][:, None]

@@ -1,0 +1,53 @@
+"""A reader of two answers: which inputs it sees, and that it moves no mask."""
+
+import pytest
+import torch
+
+from ruac.base.errors import RuacError
+from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig, SeenAnswer, look_inputs
+
+
+def seen(seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, 4, 16, 16, generator=generator)
+    return SeenAnswer(logits, torch.rand(2, 4, generator=generator), torch.tensor([1, 3]))
+
+
+def test_inputs_by_hand():
+    first, second = seen(0), seen(1)
+    edges = torch.rand(2, 1, 16, 16)
+    maps = look_inputs(first, second, torch.tensor([0.5, 0.1]), edges)
+    assert maps.shape == (2, len(INPUTS), 16, 16)
+    named = dict(zip(INPUTS, maps.unbind(1), strict=True))
+    one, two = (each.logits[torch.arange(2), each.choice].sigmoid() for each in (first, second))
+    torch.testing.assert_close(named["mean"], one + two - 1)
+    torch.testing.assert_close(named["difference"], (one - two).abs())
+    torch.testing.assert_close(named["edge of the image"], edges[:, 0])
+    assert named["share of the picture"][1, 0, 0] == pytest.approx(-2.302585)
+    overlap = torch.minimum(one, two).sum((1, 2)) / torch.maximum(one, two).sum((1, 2))
+    torch.testing.assert_close(named["overlap of the masks"][:, 3, 3], overlap)
+    torch.testing.assert_close(named["first: predicted IoU"][1, 0, 0], first.iou[1, 3])
+    torch.testing.assert_close(named["second: logit"], torch.tanh(second.logits[torch.arange(2), second.choice] / 4))
+
+
+def test_the_same_answer_twice_differs_nowhere():
+    maps = look_inputs(seen(0), seen(0), torch.ones(2), torch.zeros(2, 1, 16, 16))
+    named = dict(zip(INPUTS, maps.unbind(1), strict=True))
+    assert named["difference"].abs().max() == 0
+    assert (named["overlap of the masks"] == 1).all()
+    assert named["share of the picture"].abs().max() == 0
+
+
+def test_a_fresh_reader_scales_by_nearly_one_and_a_wild_one_within_bounds():
+    reader = LookReader(LookReaderConfig(hidden=8))
+    inputs = look_inputs(seen(0), seen(1), torch.ones(2), torch.zeros(2, 1, 16, 16))
+    reader.standardise(inputs.movedim(1, -1).flatten(0, -2))
+    assert reader.log_scale(inputs).abs().max() < 0.1
+    with torch.no_grad():
+        reader.network[-1].bias.fill_(1e6)
+    assert reader(seen(0), seen(1), torch.ones(2), torch.zeros(2, 1, 16, 16)).max() == 3
+
+
+def test_a_width_of_nothing_is_refused():
+    with pytest.raises(RuacError, match=r"reader.hidden: 0, expected at least 1"):
+        LookReaderConfig(hidden=0).validate()

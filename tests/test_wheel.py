@@ -18,7 +18,7 @@ from ruac.evaluation.report import build
 from pathlib import Path
 predictor = Predictor(device="cpu")
 predictor.set_image(np.full((40, 60, 3), 90, np.uint8))
-assert predictor.predict(points=[[3, 3]], labels=[1]).masks.shape == (3, 40, 60)
+assert predictor.predict(point_coords=[[3, 3]], point_labels=[1]).masks.shape == (3, 40, 60)
 load_backbone("nano")
 assert (asset_root() / "configs" / "train" / "ruac.yaml").is_file()
 assert (Path(build.__file__).parent / "templates").is_dir()

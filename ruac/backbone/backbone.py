@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ruac.backbone.outputs import Decoded, Features
+from ruac.backbone.outputs import Decoded, Features, best_candidate
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
 
@@ -75,7 +75,9 @@ class Backbone(nn.Module):
         off by hooks, so that a head can replace that step without a copy of the decoder.
         """
         encoder, decoder = self.sam.sam_prompt_encoder, self.sam.sam_mask_decoder
-        sparse, dense = encoder(points=(prompts.points, prompts.labels), boxes=None, masks=prompts.mask_logits)
+        # Without a point SAM 2 is given none, rather than a list of none, to which it would add its padding.
+        points = (prompts.points, prompts.labels) if prompts.labels.shape[1] else None
+        sparse, dense = encoder(points=points, boxes=None, masks=prompts.mask_logits)
         factors: dict[str, Tensor] = {}
         weights: list[Tensor] = []
         hooks = [decoder.output_upscaling[-1].register_forward_hook(lambda _m, _i, out: factors.update(pixels=out))]
@@ -103,6 +105,19 @@ class Backbone(nn.Module):
             pixel_tokens=factors["pixels"],
             mask_weights=torch.stack(weights, dim=1),  # [N, 4, c]
         )
+
+    def single_mask(self, decoded: Decoded) -> Tensor:
+        """Token of the mask that SAM 2 returns where one is asked for, int64 ``[N]``.
+
+        0, but for a decoder built with SAM 2's fallback (``dynamic_multimask_via_stability``): there the best candidate
+        replaces a single mask whose area depends too much on the threshold.
+        """
+        decoder = self.sam.sam_mask_decoder
+        single = torch.zeros(len(decoded.iou), dtype=torch.int64, device=decoded.iou.device)
+        if not decoder.dynamic_multimask_via_stability:
+            return single
+        stability = decoder._get_stability_scores(decoded.logits[:, 0])  # [N]
+        return torch.where(stability < decoder.dynamic_multimask_stability_thresh, best_candidate(decoded.iou), single)
 
     def memory_blocks(self) -> MemoryBlocks:
         """Frozen copies of the memory encoder's mask embedding, image projection and fuser."""

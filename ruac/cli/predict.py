@@ -39,7 +39,7 @@ def main(argv: list[str], prog: str | None = None) -> None:
     clicks = args.point + args.background
     points = np.array(clicks) if clicks else None
     labels = np.array([1] * len(args.point) + [0] * len(args.background)) if clicks else None
-    answer = predictor.predict(points=points, labels=labels, box=args.box, looks=args.look)
+    answer = predictor.predict(point_coords=points, point_labels=labels, box=args.box, looks=args.look)
     save_overlay(out, image, answer.masks[0], answer.uncertainty[0], points=points, labels=labels)
     unsure = float((answer.uncertainty[0] > 0.5).mean())
     print(f"predicted IoU {answer.scores[0]:.3f}, {unsure:.1%} of the pixels are unsure (u > 0.5)\noverlay: {out}")

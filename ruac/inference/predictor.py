@@ -2,195 +2,290 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
-from ruac.backbone import BackboneConfig, Features
+from ruac.backbone import Backbone, BackboneConfig
 from ruac.backbone.load import ROOT
 from ruac.backbone.outputs import as_prompt, upsample
-from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
+from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
-from ruac.data.sample import read_image, to_rgb
+from ruac.inference.embeddings import EncodedPicture, load_embeddings, save_embeddings
 from ruac.inference.export import load_exported
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
+from ruac.inference.picture import picture_of
+from ruac.inference.predicted import PredictedBatch, PredictedMasks
 from ruac.inference.second_look import LooksConfig, Question
+from ruac.inference.temperature_file import backbone_identity
 from ruac.inference.unccorr import UncCorr
+from ruac.inference.user_prompts import UserPrompts
 
 DEFAULT = ROOT / "checkpoints" / "ruac_nano"
-
-
-@dataclass(frozen=True)
-class PredictedMasks:
-    """M masks of one prompted object, best score first. Arrays are float32 unless said otherwise.
-
-    masks: ``bool [M, H, W]``, where the upsampled logit is positive; with the signed posterior SAM
-    2's own, bit for bit. Less what a correction drops, if asked for. scores: predicted IoU ``[M]``.
-    logits: ``[M, h, w]`` at stride 4, to be given back as `mask_input`. probability: of the object,
-    ``[M, H, W]``, the sigmoid of the upsampled calibrated logit. Calibration keeps the sign of a logit
-    but not its slope to the next, so that the probability crosses 1/2 in the same cell of the stride-4
-    grid as the mask's contour, but not always at the same picture pixel. uncertainty: total,
-    ``[M, H, W]`` in [0, 1] (0 certain, 1 coin toss). aleatoric and epistemic: its parts, None unless
-    asked for or without a head.
-    """
-
-    masks: np.ndarray
-    scores: np.ndarray
-    logits: np.ndarray
-    probability: np.ndarray
-    uncertainty: np.ndarray
-    aleatoric: np.ndarray | None = None
-    epistemic: np.ndarray | None = None
+DECODED = 32  # most objects decoded at a time
+ENCODED = 8  # most pictures encoded at a time
 
 
 class Predictor:
     """`set_image`, then `predict` as often as you like; nothing is trained, nothing is random.
 
-    model: an exported folder (default: the embedded nano), or an `UncertainSam`. backbone: where the
-    backbone of a head-only export lies. device: default is CUDA, then MPS, then CPU.
+    Takes the place of ``SAM2ImagePredictor``: the same methods, argument names and order, and its answers unpack as
+    that one's do.
+
+    model: an exported folder (default: the embedded nano), an `UncertainSam`, or a SAM 2 of the sam2 package, which
+    answers without a head. backbone: where the backbone of a head-only export lies. device: default is that of a
+    model that is given, else CUDA, then MPS, then CPU. remember: number of pictures whose features are kept, so that
+    coming back to one does not encode it again.
     """
 
     def __init__(
         self,
-        model: str | Path | UncertainSam = DEFAULT,
+        model: str | Path | nn.Module = DEFAULT,
         *,
         backbone: str | BackboneConfig | None = None,
         device: str | torch.device | None = None,
+        remember: int = 4,
     ):
+        if isinstance(model, UncertainSam):
+            loaded = model
+        elif isinstance(model, nn.Module):
+            device = device or next(model.parameters()).device
+            loaded = UncertainSam(Backbone(model, name=type(model).__name__), None)
+        else:
+            loaded = load_exported(model, backbone=backbone)
         self.device = torch.device(device or _best_device())
-        loaded = model if isinstance(model, UncertainSam) else load_exported(model, backbone=backbone)
         self.model = loaded.to(self.device).eval()
-        self._features: Features | None = None
-        self._image: np.ndarray | None = None
-        self._size = (0, 0)  # of the picture, (H, W)
+        self._pictures: list[EncodedPicture] = []
+        self._remembered: OrderedDict[str, EncodedPicture] = OrderedDict()
+        self._remember = remember
 
-    @torch.no_grad()
-    def set_image(self, image: np.ndarray | Image.Image | str | Path) -> None:
-        """Encode a picture: ``uint8 [H, W, 3]`` RGB, a PIL image, or a path; as a person sees it, EXIF applied.
+    def set_image(self, image: Any) -> None:
+        """Encode a picture: ``uint8 [H, W, 3]`` RGB, a PIL image, a path, or a tensor ``[3, H, W]``.
 
-        Raises `RuacError` for an unreadable file or an array of another shape or type.
+        As a person sees it, EXIF applied. Raises `RuacError` for an unreadable file or an array of another shape or
+        type, see `picture.picture_of`.
         """
-        self._features = self._image = None  # a picture that cannot be read must not be answered for by the one before
-        if isinstance(image, (str, Path)):
-            image = read_image(Path(image).expanduser())
-        elif isinstance(image, Image.Image):
-            image = to_rgb(ImageOps.exif_transpose(image), "image")
-        if not isinstance(image, np.ndarray):
-            raise RuacError(f"image: {type(image).__name__}, expected an array, a PIL image or a path")
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise RuacError(f"image: {image.dtype} {image.shape}, expected uint8 [H, W, 3] in RGB")
-        prepared = prepare(image, self.model.image_size)
-        self._features = self.model.encode(prepared.to(self.device))
-        self._size, self._image = image.shape[:2], image
+        self.reset_predictor()  # a picture that cannot be read must not be answered for by the one before
+        self._pictures = self._encode([picture_of(image)])
 
-    @torch.no_grad()
+    def set_image_batch(self, image_list: Sequence[Any]) -> None:
+        """Encode pictures, each in any form and of any size, for `predict_batch`."""
+        self.reset_predictor()
+        if not isinstance(image_list, Sequence) or isinstance(image_list, str) or not len(image_list):
+            raise RuacError("image_list: expected a list of at least one picture")
+        self._pictures = self._encode([picture_of(image, f"image {n}") for n, image in enumerate(image_list)])
+
     def predict(
         self,
+        point_coords: Any = None,
+        point_labels: Any = None,
+        box: Any = None,
+        mask_input: Any = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
         *,
-        points: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-        box: np.ndarray | None = None,
-        mask_input: np.ndarray | None = None,
-        multimask: bool = True,
         decomposed: bool = False,
         correct: bool = False,
         looks: LooksConfig | Sequence[str] | None = None,
     ) -> PredictedMasks:
-        """Answer one prompt on the image set before.
+        """Answer prompts on the image set before.
 
-        points: ``[P, 2]`` (x, y) in picture pixels, with labels ``[P]``, 1 object and 0 background.
-        box: ``[4]`` x0, y0, x1, y1. mask_input: ``[h, w]`` logits of an earlier answer. multimask:
-        three candidates instead of one mask. decomposed: also aleatoric and epistemic maps. correct:
+        point_coords: ``[P, 2]`` (x, y) in picture pixels, with point_labels ``[P]``, 1 object and 0 background (and -1
+        for padding). box: ``[4]`` x0, y0, x1, y1. mask_input: ``[h, w]`` or ``[1, h, w]`` logits of an earlier
+        answer. For N objects at once each has one more dimension in front; points may be a list of N arrays of
+        different lengths. multimask_output: three candidates instead of one mask. return_logits: masks are logits at
+        the picture's size. normalize_coords: coordinates are pixels; False: they are shares of the picture's sides.
+
+        decomposed: also aleatoric and epistemic maps. correct:
         drop uncertain components of the masks (`unccorr.corrected`); all else stays as it is. looks: look at
         the object again (``["zoom"]``, see `LooksConfig`; default: as the model was made, or not); one mask comes back,
         that of the best score, with aleatoric and epistemic maps, and its logits are the first look's.
 
         Raises `RuacError` without an image, without a prompt, or for arrays of another shape.
         """
-        if self._features is None:
+        if not self._pictures:
             raise RuacError("predict: no image; call set_image first")
-        prompts = self._prompts(points, labels, box, mask_input)
-        looks = _looks_config(self.model.looks if looks is None else looks)
-        prediction = self.model.decode(self._features, prompts)
-        tokens = torch.arange(1, 4) if multimask else torch.arange(1)
-        tokens = tokens[prediction.iou[0, tokens].argsort(descending=True).cpu()]
-        if looks is not None:
-            return self._look_again(looks, prompts, prediction, tokens[:1], correct)
-        logits = prediction.logits[:, tokens]
-        maps = prediction.maps(tokens[None].to(self.device), self._size, parts=decomposed)
-        masks = _array(upsample(logits, self._size)[0] > 0)
-        uncertainty = _array(maps.total[0])
-        masks = self.model.filtered(masks, uncertainty)
-        if correct:
-            masks = UncCorr()(masks, uncertainty)
-        return PredictedMasks(
-            masks=masks,
-            scores=_array(prediction.iou[0, tokens]),
-            logits=_array(as_prompt(logits[0])),
-            probability=_array(maps.probability[0]),
-            uncertainty=uncertainty,
-            **{name: _array(part[0]) for name, part in maps.parts.items()},
-        )
+        if len(self._pictures) > 1:
+            raise RuacError(f"predict: {len(self._pictures)} images are set; call predict_batch")
+        asked = (point_coords, point_labels, box, mask_input, normalize_coords)
+        how = self._how(multimask_output, return_logits, decomposed, correct, looks)
+        return self._answer(self._pictures[0], asked, how)
+
+    def predict_batch(
+        self,
+        point_coords_batch: Sequence | None = None,
+        point_labels_batch: Sequence | None = None,
+        box_batch: Sequence | None = None,
+        mask_input_batch: Sequence | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+        **options: Any,
+    ) -> PredictedBatch:
+        """Answer prompts on the pictures of `set_image_batch`: lists with an entry per picture, each as in `predict`.
+
+        An entry may be None where that picture has no such prompt. options: those of `predict`. Raises `RuacError` as
+        `predict` does, and for lists of another length.
+        """
+        if not self._pictures:
+            raise RuacError("predict_batch: no images; call set_image_batch first")
+        count = len(self._pictures)
+        given = dict(point_coords=point_coords_batch, point_labels=point_labels_batch, box=box_batch)
+        given["mask_input"] = mask_input_batch
+        for name, values in given.items():
+            if values is not None and len(values) != count:
+                raise RuacError(f"{name}_batch: {len(values)} entries, expected {count}, one per image")
+        columns = [[None] * count if values is None else values for values in given.values()]
+        how = self._how(multimask_output, return_logits, **options)
+        rows = zip(self._pictures, *columns, strict=True)
+        return PredictedBatch([self._answer(picture, (*asked, normalize_coords), how) for picture, *asked in rows])
+
+    def get_image_embedding(self) -> Tensor:
+        """What the mask decoder attends to, ``[B, D, S/16, S/16]`` of the B pictures that are set."""
+        if not self._pictures:
+            raise RuacError("get_image_embedding: no image; call set_image first")
+        return torch.cat([picture.features.embedding for picture in self._pictures])
+
+    def save_embeddings(self, path: str | Path) -> Path:
+        """Write the features of the pictures that are set as safetensors, with the backbone's hash."""
+        if not self._pictures:
+            raise RuacError("save_embeddings: no image; call set_image first")
+        return save_embeddings(path, self._pictures, backbone_identity(self.model.backbone))
+
+    def load_embeddings(self, path: str | Path) -> None:
+        """Set the pictures of a file of `save_embeddings`, without encoding them again.
+
+        Raises `RuacError` for embeddings of another backbone. Looks need the picture itself and are refused after it.
+        """
+        self.reset_predictor()
+        self._pictures = load_embeddings(path, backbone_identity(self.model.backbone), self.device)
+
+    def reset_predictor(self) -> None:
+        """Forget which picture is set."""
+        self._pictures = []
+
+    @torch.no_grad()
+    def _encode(self, images: list[np.ndarray]) -> list[EncodedPicture]:
+        keys = [hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest() for image in images]
+        found = {key: self._remembered[key] for key in keys if key in self._remembered}
+        new = [key for key in dict.fromkeys(keys) if key not in found]
+        for start in range(0, len(new), ENCODED):
+            some = [images[keys.index(key)] for key in new[start : start + ENCODED]]
+            pixels = torch.cat([prepare(image, self.model.image_size) for image in some])
+            features = self.model.encode(pixels.to(self.device))
+            for row, (key, image) in enumerate(zip(new[start : start + ENCODED], some, strict=True)):
+                one = features.gather(torch.tensor([row], device=self.device)) if len(some) > 1 else features
+                found[key] = EncodedPicture(one, image.shape[:2], image)
+        for key in keys:
+            self._remembered[key] = found[key]
+            self._remembered.move_to_end(key)
+        while len(self._remembered) > self._remember:
+            self._remembered.popitem(last=False)
+        return [found[key] for key in keys]
+
+    @torch.no_grad()
+    def _answer(self, picture: EncodedPicture, asked: tuple, how: _How) -> PredictedMasks:
+        groups = UserPrompts(*asked, size=picture.size, side=self.model.image_size).groups(self.device)
+        places, parts = [], []
+        for group, prompts in groups:
+            for start in range(0, len(group), DECODED):
+                some = slice(start, start + DECODED)
+                places += group[some]
+                parts.append(self._decode(picture, prompts.select(some), how))
+        order = np.argsort(places)
+        whole = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+        return PredictedMasks(**{name: array[0] if len(order) == 1 else array for name, array in whole.items()})
+
+    def _decode(self, picture: EncodedPicture, prompts: Prompts, how: _How) -> dict[str, np.ndarray]:
+        """The arrays of `PredictedMasks` with the objects in front."""
+        count = len(prompts.labels)
+        index = torch.zeros(count, dtype=torch.int64, device=self.device)
+        features = picture.features if count == 1 else picture.features.gather(index)
+        prediction = self.model.decode(features, prompts)
+        if how.multimask:
+            tokens = 1 + prediction.iou[:, 1:].argsort(dim=1, descending=True, stable=True)  # [N, 3]
+        else:
+            tokens = self.model.backbone.single_mask(prediction.decoded)[:, None]
+        logits = _of_tokens(prediction.logits, tokens)
+        if how.looks is not None:
+            return self._look_again(picture, prompts, prediction, tokens[:, 0], how)
+        maps = prediction.maps(tokens, picture.size, parts=how.decomposed)
+        full = upsample(logits, picture.size)
+        uncertainty = _array(maps.total)
+        masks = _array(full) if how.logits else self._filtered(_array(full > 0), uncertainty, how)
+        return {
+            "masks": masks,
+            "scores": _array(_of_tokens(prediction.iou, tokens)),
+            "logits": _array(as_prompt(logits)),
+            "probability": _array(maps.probability),
+            "uncertainty": uncertainty,
+            **{name: _array(part) for name, part in maps.parts.items()},
+            "tokens": tokens.cpu().numpy(),
+        }
 
     def _look_again(
-        self, looks: LooksConfig, prompts: Prompts, prediction: Prediction, token: Tensor, correct: bool
-    ) -> PredictedMasks:
-        logits, choice = prediction.logits[:, token], token.to(self.device)
-        masks = _array(upsample(logits, self._size)[0] > 0)
-        question = Question(self._image, prompts, prediction, choice, masks)
-        looked = look_again(self.model, looks, question, parts=True)
-        maps, uncertainty = looked.maps, _array(looked.maps.total[0])
-        masks = self.model.filtered(looked.masks, uncertainty)
-        return PredictedMasks(
-            masks=UncCorr()(masks, uncertainty) if correct else masks,
-            scores=_array(looked.iou),
-            logits=_array(as_prompt(logits[0])),
-            probability=_array(maps.probability[0]),
-            uncertainty=uncertainty,
-            **{name: _array(part[0]) for name, part in maps.parts.items()},
-        )
+        self, picture: EncodedPicture, prompts: Prompts, prediction: Prediction, choice: Tensor, how: _How
+    ) -> dict[str, np.ndarray]:
+        if picture.image is None:
+            raise RuacError("looks: expected a picture of set_image; saved embeddings cannot be looked at again")
+        logits = _of_tokens(prediction.logits, choice[:, None])
+        masks = _array(upsample(logits, picture.size)[:, 0] > 0)
+        question = Question(picture.image, prompts, prediction, choice, masks)
+        looked = look_again(self.model, how.looks, question, parts=True)
+        uncertainty = _array(looked.maps.total)
+        return {
+            "masks": self._filtered(looked.masks[:, None], uncertainty, how),
+            "scores": _array(looked.iou)[:, None],
+            "logits": _array(as_prompt(logits)),
+            "probability": _array(looked.maps.probability),
+            "uncertainty": uncertainty,
+            **{name: _array(part) for name, part in looked.maps.parts.items()},
+            "tokens": choice[:, None].cpu().numpy(),
+        }
 
-    def _prompts(
+    def _filtered(self, masks: np.ndarray, uncertainty: np.ndarray, how: _How) -> np.ndarray:
+        flat, doubt = (array.reshape(-1, *array.shape[2:]) for array in (masks, uncertainty))
+        flat = self.model.filtered(flat, doubt)
+        return (UncCorr()(flat, doubt) if how.correct else flat).reshape(masks.shape)
+
+    def _how(
         self,
-        points: np.ndarray | None,
-        labels: np.ndarray | None,
-        box: np.ndarray | None,
-        mask_input: np.ndarray | None,
-    ) -> Prompts:
-        coordinates, kinds = np.zeros((0, 2)), np.zeros(0)
-        if box is not None:
-            corners = _numbers(box, "box")
-            if corners.shape != (4,) or (corners[2:] <= corners[:2]).any():
-                raise RuacError(f"box: {corners.tolist()}, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
-            coordinates, kinds = corners.reshape(2, 2), np.array([BOX_FIRST, BOX_SECOND])
-        if points is not None or labels is not None:
-            points, labels = _numbers(points, "points"), _numbers(labels, "labels")
-            if points.ndim != 2 or points.shape[1] != 2 or labels.shape != (len(points),):
-                raise RuacError(f"points {points.shape} and labels {labels.shape}: expected [P, 2] and [P]")
-            if not np.isin(labels, (0, 1)).all():
-                raise RuacError(f"labels: {labels.tolist()}, expected 1 (object) or 0 (background)")
-            coordinates, kinds = np.concatenate([coordinates, points]), np.concatenate([kinds, labels])
-        if not len(coordinates):
-            raise RuacError("predict: no prompt; expected points with labels, or a box")
-        height, width = self._size
-        if (coordinates < 0).any() or (coordinates > (width, height)).any():
-            raise RuacError(f"prompt {coordinates.tolist()}: outside the {width}x{height} picture")
-        side = self.model.image_size
-        mask_logits = None
-        if mask_input is not None:
-            previous = _numbers(mask_input, "mask_input")
-            if previous.shape != (side // 4, side // 4):
-                raise RuacError(f"mask_input: {previous.shape}, expected [{side // 4}, {side // 4}] logits")
-            mask_logits = torch.tensor(previous, dtype=torch.float32, device=self.device)[None, None]
-        scaled = torch.tensor(coordinates * (side / width, side / height), dtype=torch.float32, device=self.device)
-        return Prompts(scaled[None], torch.tensor(kinds, dtype=torch.int64, device=self.device)[None], mask_logits)
+        multimask: bool,
+        logits: bool,
+        decomposed: bool = False,
+        correct: bool = False,
+        looks: LooksConfig | Sequence[str] | None = None,
+    ) -> _How:
+        looks = _looks_config(self.model.looks if looks is None else looks)
+        if logits and (correct or looks is not None):
+            raise RuacError("return_logits: expected without correct and looks, which change masks and no logits")
+        return _How(multimask, logits, decomposed, correct, looks)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How prompts are answered, see `Predictor.predict`."""
+
+    multimask: bool
+    logits: bool
+    decomposed: bool
+    correct: bool
+    looks: LooksConfig | None
+
+
+def _of_tokens(values: Tensor, tokens: Tensor) -> Tensor:
+    """``values [N, 4, ...]`` of ``tokens [N, M]``."""
+    return values[torch.arange(len(tokens), device=values.device)[:, None], tokens]
 
 
 def _looks_config(looks: LooksConfig | Sequence[str] | None) -> LooksConfig | None:
@@ -201,16 +296,6 @@ def _looks_config(looks: LooksConfig | Sequence[str] | None) -> LooksConfig | No
     if config is not None:
         config.validate()
     return config
-
-
-def _numbers(values: np.ndarray | None, name: str) -> np.ndarray:
-    try:
-        array = np.asarray([] if values is None else values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise RuacError(f"{name}: {values!r}, expected an array of numbers") from error
-    if not np.isfinite(array).all():
-        raise RuacError(f"{name}: expected finite numbers")
-    return array
 
 
 def _array(tensor: Tensor) -> np.ndarray:

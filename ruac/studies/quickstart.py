@@ -90,7 +90,7 @@ def run_quickstart(config: QuickstartConfig) -> Path:
     point = np.array([central_pixel(sample.masks[0])], dtype=float)
     predictor = Predictor(export)
     predictor.set_image(sample.image)
-    answer = predictor.predict(points=point, labels=np.array([1]))
+    answer = predictor.predict(point_coords=point, point_labels=np.array([1]))
     overlay = out / "prediction.png"
     save_overlay(overlay, sample.image, answer.masks[0], answer.uncertainty[0], points=point, labels=np.array([1]))
     report = build_report(results)

@@ -181,7 +181,7 @@ def test_the_predictor_sees_what_a_person_sees(tmp_path, nano, orientation):
     path = stored(tmp_path / "a.png", orientation)
     for picture in (SEEN, path, Image.open(path)):
         predictor.set_image(picture)
-        answers.append(predictor.predict(points=[[18, 14]], labels=[1]))
+        answers.append(predictor.predict(point_coords=[[18, 14]], point_labels=[1]))
     for answer in answers[1:]:
         np.testing.assert_array_equal(answer.logits, answers[0].logits)
         np.testing.assert_array_equal(answer.masks, answers[0].masks)
@@ -194,7 +194,7 @@ def test_deep_pictures_are_the_same_as_path_and_as_image(tmp_path, nano):
     answers = []
     for picture in (tmp_path / "a.png", Image.open(tmp_path / "a.png"), Image.fromarray(grey.astype(np.int32))):
         predictor.set_image(picture)
-        answers.append(predictor.predict(points=[[18, 14]], labels=[1]).logits)
+        answers.append(predictor.predict(point_coords=[[18, 14]], point_labels=[1]).logits)
     np.testing.assert_array_equal(answers[1], answers[0])
     np.testing.assert_array_equal(answers[2], answers[0])
     with pytest.raises(RuacError, match="image: has floating-point pixels"):
@@ -207,7 +207,7 @@ def test_a_failed_picture_leaves_nothing_of_the_one_before(tmp_path, nano):
     with pytest.raises(RuacError, match="not found"):
         predictor.set_image(tmp_path / "missing.jpg")
     with pytest.raises(RuacError, match="no image; call set_image first"):
-        predictor.predict(points=[[18, 14]], labels=[1])
+        predictor.predict(point_coords=[[18, 14]], point_labels=[1])
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])

@@ -272,7 +272,7 @@ def test_references_come_back(nano, shelf, tmp_path, whole):
         for one in (model, folder):
             predictor = Predictor(one, device="cpu")
             predictor.set_image(image)
-            answers.append(predictor.predict(points=[[20, 15]], labels=[1]))
+            answers.append(predictor.predict(point_coords=[[20, 15]], point_labels=[1]))
         np.testing.assert_array_equal(answers[1].masks, answers[0].masks)
         np.testing.assert_array_equal(answers[1].uncertainty, answers[0].uncertainty)
         assert load_exported(folder).head.config == model.head.config

@@ -188,7 +188,7 @@ def test_the_posterior_reports_the_members():
 
 def test_a_predictor_takes_an_ensemble(nano):
     picture = np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8)
-    click = {"points": [[30, 20]], "labels": [1]}
+    click = {"point_coords": [[30, 20]], "point_labels": [1]}
     plain, ensemble = (Predictor(m, device="cpu") for m in (
         UncertainSam(nano, None), EnsembleSam(nano, EnsembleConfig(jitters=2, sigma=0.3, flips=["horizontal"]))
     ))  # fmt: skip

@@ -9,9 +9,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import nn
 
-from ruac.backbone import Backbone, BackboneConfig, build_backbone
-from ruac.backbone.names import OFFICIAL
-from ruac.backbone.sam2_parts import SAM2ImagePredictor
+from ruac.backbone import Backbone, BackboneConfig
 from ruac.base.errors import RuacError
 from ruac.inference.export import export_model
 from ruac.inference.model import Prediction, UncertainSam
@@ -20,7 +18,7 @@ from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import BayesianHead, HeadConfig
 
 HEIGHT, WIDTH = 40, 100
-CLICK = {"points": np.array([[30.0, 20.0]]), "labels": np.array([1])}
+CLICK = {"point_coords": np.array([[30.0, 20.0]]), "point_labels": np.array([1])}
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +57,13 @@ def assert_contours_agree(answer):
     ("prompt", "count"),
     [
         (CLICK, 3),
-        ({"points": [[30, 20], [0, 0]], "labels": [1, 0]}, 3),
+        ({"point_coords": [[30, 20], [0, 0]], "point_labels": [1, 0]}, 3),
         ({"box": [5, 5, 60, 35]}, 3),
         ({"box": np.array([0, 0, WIDTH, HEIGHT]), **CLICK}, 3),
         ({"mask_input": np.full((16, 16), 3.0), **CLICK}, 3),
-        ({"multimask": False, **CLICK}, 1),
-        ({"points": np.array([[30, 20]]), "labels": [True], "multimask": False}, 1),
+        ({"mask_input": np.full((1, 16, 16), 3.0)}, 3),
+        ({"multimask_output": False, **CLICK}, 1),
+        ({"point_coords": np.array([[30, 20]]), "point_labels": [True], "multimask_output": False}, 1),
     ],
 )
 def test_shapes_types_and_ranges(predictor, prompt, count):
@@ -77,9 +76,9 @@ def test_shapes_types_and_ranges(predictor, prompt, count):
         assert answer.scores.shape == (count,)
         assert (np.diff(answer.scores) <= 0).all()
         for name, value in arrays(answer).items():
-            if name != "masks":
+            if name not in ("masks", "tokens"):
                 assert value.dtype == np.float32, name
-            if name not in ("masks", "logits"):
+            if name not in ("masks", "logits", "tokens"):
                 assert value.min() >= 0, name
                 assert value.max() <= 1, name
         assert_contours_agree(answer)
@@ -107,39 +106,15 @@ def test_without_a_head_there_is_probability_but_no_parts(make_nano, picture):
     np.testing.assert_array_equal(answer.masks, answer.probability > 0.5)
 
 
-def test_masks_scores_and_logits_are_those_of_sam2s_own_predictor(picture):
-    torch.manual_seed(0)
-    body = build_backbone(BackboneConfig(kind=next(iter(OFFICIAL)), image_size=64)).freeze()
-    theirs = SAM2ImagePredictor(body.sam)
-    theirs._bb_feat_sizes = [(16, 16), (8, 8), (4, 4)]  # written for 1024 pixels
-    theirs.set_image(picture)
-    ours = Predictor(with_head(body), device="cpu")
-    ours.set_image(picture)
-    previous = np.random.default_rng(1).normal(size=(16, 16)).astype(np.float32)
-    for multimask in (True, False):
-        for points, labels, box, mask in (
-            ([[30, 20]], [1], None, None),
-            ([[30, 20], [3, 4]], [1, 0], [5, 6, 70, 30], previous),
-        ):
-            masks, scores, logits = theirs.predict(
-                point_coords=np.array(points),
-                point_labels=np.array(labels),
-                box=None if box is None else np.array(box),
-                mask_input=None if mask is None else mask[None],
-                multimask_output=multimask,
-            )
-            order = np.argsort(-scores, kind="stable")
-            answer = ours.predict(points=points, labels=labels, box=box, mask_input=mask, multimask=multimask)
-            np.testing.assert_allclose(answer.scores, scores[order], atol=1e-5)
-            np.testing.assert_allclose(answer.logits, logits[order], atol=1e-4)
-            assert (answer.masks == masks[order].astype(bool)).mean() > 0.999
-
-
-class Pointer(nn.Module):
+class Pointer(UncertainSam):
     """A model whose mask is a disc around the last click, in model pixels."""
 
     image_size = 128
-    looks = None
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.backbone = SimpleNamespace(single_mask=lambda decoded: torch.zeros(1, dtype=torch.int64))
+        self.filters, self.looks = (), None
 
     def encode(self, images):
         self.seen = images
@@ -151,24 +126,19 @@ class Pointer(nn.Module):
         logits = (15 - distance).expand(1, 4, 32, 32)
         return Prediction(logits, torch.rand(1, 4), SimpleNamespace(), None)
 
-    def filtered(self, masks, uncertainty):
-        return masks
-
 
 @pytest.mark.parametrize(("height", "width"), [(64, 256), (300, 100), (128, 128)])
 def test_clicks_land_where_they_are_put(height, width):
-    predictor = Predictor.__new__(Predictor)
-    predictor.device, predictor.model = torch.device("cpu"), Pointer()
+    predictor = Predictor(Pointer(), device="cpu")
     picture = np.zeros((height, width, 3), np.uint8)
     picture[: height // 2, : width // 2] = 255
     predictor.set_image(picture)
     seen = predictor.model.seen[0]
     assert (seen[:, :60, :60] > 0).all()  # the bright quarter fills a quarter of the square
     assert (seen[:, 68:, 68:] < 0).all()
-    predictor._features = "encoded"
     for share_x, share_y in ((0.25, 0.75), (0.5, 0.3)):
         click = np.array([[share_x * width, share_y * height]])
-        y, x = np.nonzero(predictor.predict(points=click, labels=[1], multimask=False).masks[0])
+        y, x = np.nonzero(predictor.predict(point_coords=click, point_labels=[1], multimask_output=False).masks[0])
         assert x.mean() == pytest.approx(click[0, 0], abs=0.02 * width)
         assert y.mean() == pytest.approx(click[0, 1], abs=0.02 * height)
         assert np.ptp(x) / width == pytest.approx(np.ptp(y) / height, abs=0.05)  # round in the square
@@ -176,7 +146,7 @@ def test_clicks_land_where_they_are_put(height, width):
 
 def test_the_answer_depends_on_this_prompt_and_image_alone(predictor, make_nano, picture):
     first = predictor.predict(**CLICK, decomposed=True)
-    predictor.predict(points=[[80, 5]], labels=[0], mask_input=first.logits[0], multimask=False)
+    predictor.predict(point_coords=[[80, 5]], point_labels=[0], mask_input=first.logits[0], multimask_output=False)
     predictor.set_image(picture[::-1])
     assert not np.array_equal(predictor.predict(**CLICK).logits, first.logits)
     predictor.set_image(picture)
@@ -190,7 +160,7 @@ def test_the_answer_depends_on_this_prompt_and_image_alone(predictor, make_nano,
 
 def test_arguments_are_not_changed(predictor):
     points, mask = np.array([[30.0, 20.0]]), np.full((16, 16), 100.0)
-    predictor.predict(points=points, labels=[1], mask_input=mask)
+    predictor.predict(point_coords=points, point_labels=[1], mask_input=mask)
     assert points.tolist() == [[30, 20]]
     assert (mask == 100).all()
 
@@ -199,11 +169,13 @@ def test_pictures_in_every_form(make_nano, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "a.png")
     predictor = Predictor(with_head(make_nano()), device="cpu")
     found = []
-    for image in (picture, Image.fromarray(picture), tmp_path / "a.png", str(tmp_path / "a.png"), picture[:, ::-1]):
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    same = (picture, Image.fromarray(picture), tmp_path / "a.png", str(tmp_path / "a.png"), tensor, tensor / 255)
+    for image in (*same, picture[:, ::-1]):
         predictor.set_image(image)
         found.append(predictor.predict(**CLICK).logits)
-    assert all(np.array_equal(found[0], other) for other in found[1:4])
-    assert not np.array_equal(found[0], found[4])
+    assert all(np.array_equal(found[0], other) for other in found[1:-1])
+    assert not np.array_equal(found[0], found[-1])
     alpha = Image.fromarray(picture).convert("RGBA")
     predictor.set_image(alpha)
     assert np.array_equal(predictor.predict(**CLICK).logits, found[0])
@@ -231,6 +203,9 @@ def test_an_exported_folder(make_nano, picture, tmp_path, predictor):
         np.zeros((0, 4, 3), np.uint8),
         [[[0, 0, 0]]],
         torch.zeros(4, 4, 3, dtype=torch.uint8),
+        torch.full((3, 4, 4), -0.5),
+        torch.full((3, 4, 4), torch.nan),
+        torch.zeros(1, 3, 4, 4),
         None,
     ],
 )
@@ -253,30 +228,35 @@ def test_bad_files(nano, tmp_path):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ({}, "no prompt; expected points with labels, or a box"),
-        ({"mask_input": np.zeros((16, 16))}, "no prompt"),
-        ({"points": [[1, 2]]}, r"points \(1, 2\) and labels \(0,\): expected \[P, 2\] and \[P\]"),
-        ({"labels": [1]}, r"points \(0,\) and labels \(1,\)"),
-        ({"labels": [1], "box": [1, 1, 5, 5]}, r"points \(0,\) and labels \(1,\)"),
-        ({"points": [1, 2], "labels": [1]}, r"points \(2,\)"),
-        ({"points": [[1, 2, 3]], "labels": [1]}, r"points \(1, 3\)"),
-        ({"points": [[1, 2]], "labels": [1, 0]}, r"labels \(2,\)"),
-        ({"points": [[1, 2]], "labels": [2]}, r"labels: \[2.0\], expected 1 \(object\) or 0 \(background\)"),
-        ({"points": [[1, 2]], "labels": [-1]}, "labels: "),
-        ({"points": [[1, 2]], "labels": ["object"]}, "labels: .*expected an array of numbers"),
-        ({"points": [[1, 2], [3]], "labels": [1, 1]}, "points: .*expected an array of numbers"),
-        ({"points": [[np.nan, 2]], "labels": [1]}, "points: expected finite numbers"),
-        ({"points": [[-1, 2]], "labels": [1]}, "outside the 100x40 picture"),
-        ({"points": [[1, 41]], "labels": [1]}, "outside the 100x40 picture"),
-        ({"points": [[101, 2]], "labels": [1]}, "outside the 100x40 picture"),
+        ({}, "no prompt; expected point_coords with point_labels, a box or a mask_input"),
+        ({"point_coords": np.zeros((0, 2)), "point_labels": []}, "no prompt"),
+        ({"point_coords": [[1, 2]]}, r"point_coords \(1, 2\) and point_labels \(0,\): expected \[P, 2\] and \[P\]"),
+        ({"point_labels": [1]}, r"point_coords \(0,\) and point_labels \(1,\)"),
+        ({"point_labels": [1], "box": [1, 1, 5, 5]}, r"point_coords \(0,\) and point_labels \(1,\)"),
+        ({"point_coords": [1, 2], "point_labels": [1]}, r"point_coords \(2,\)"),
+        ({"point_coords": [[1, 2, 3]], "point_labels": [1]}, r"point_coords \(1, 3\)"),
+        ({"point_coords": [[1, 2]], "point_labels": [1, 0]}, r"point_labels \(2,\)"),
+        (
+            {"point_coords": [[1, 2]], "point_labels": [2]},
+            r"point_labels: \[2.0\], expected 1 \(object\), 0 \(background\)",
+        ),
+        ({"point_coords": [[1, 2]], "point_labels": [1.5]}, "point_labels: "),
+        ({"point_coords": [[1, 2]], "point_labels": ["object"]}, "point_labels: .*expected an array of numbers"),
+        ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, "point_coords of 2, point_labels of 1 objects"),
+        ({"point_coords": [[np.nan, 2]], "point_labels": [1]}, "point_coords: expected finite numbers"),
+        ({"point_coords": [[-1, 2]], "point_labels": [1]}, "outside the 100x40 picture"),
+        ({"point_coords": [[1, 41]], "point_labels": [1]}, "outside the 100x40 picture"),
+        ({"point_coords": [[101, 2]], "point_labels": [1]}, "outside the 100x40 picture"),
         ({"box": [5, 5, 5, 9]}, "box: .*expected x0 y0 x1 y1 with x0 < x1 and y0 < y1"),
         ({"box": [5, 9, 8, 5]}, "box: "),
         ({"box": [5, 5, 9]}, "box: "),
-        ({"box": [[5, 5, 9, 9]]}, "box: "),
+        ({"box": [[5, 5, 9]]}, "box: "),
+        ({"box": [[5, 5, 9, 9], [1, 2, 30, 30]], **CLICK}, "point_coords of 1, point_labels of 1, box of 2 objects"),
+        ({"point_coords": [[[1, 2]], [[3, 4]]], "point_labels": [1]}, "point_coords of 2, point_labels of 1 objects"),
         ({"box": [5, 5, np.inf, 9]}, "box: expected finite numbers"),
         ({"box": "everything"}, "box: 'everything', expected an array of numbers"),
         ({"box": [5, 5, 101, 9]}, "outside the 100x40 picture"),
-        ({"mask_input": np.zeros((1, 16, 16)), **CLICK}, r"mask_input: \(1, 16, 16\), expected \[16, 16\] logits"),
+        ({"mask_input": np.zeros((1, 17, 16)), **CLICK}, r"mask_input: \(1, 17, 16\), expected \[16, 16\] logits"),
         ({"mask_input": np.zeros((HEIGHT, WIDTH)), **CLICK}, "mask_input: "),
         ({"mask_input": np.full((16, 16), np.nan), **CLICK}, "mask_input: expected finite numbers"),
     ],
@@ -292,10 +272,10 @@ def test_the_embedded_default_reads_its_own_answer_and_moves_no_mask():
     picture = np.full((60, 80, 3), 60, np.uint8)
     picture[18:44, 25:58] = (210, 90, 40)  # something to segment: of noise a mask may be empty
     predictor.set_image(picture)
-    answer = predictor.predict(points=[[40, 30]], labels=[1])
+    answer = predictor.predict(point_coords=[[40, 30]], point_labels=[1])
     vanilla = Predictor(UncertainSam(predictor.model.backbone, None))
     vanilla.set_image(picture)
-    plain = vanilla.predict(points=[[40, 30]], labels=[1])
+    plain = vanilla.predict(point_coords=[[40, 30]], point_labels=[1])
     for name in ("masks", "scores", "logits"):
         np.testing.assert_array_equal(getattr(answer, name), getattr(plain, name), err_msg=name)
     assert np.abs(answer.uncertainty - plain.uncertainty).mean() > 0.01  # it does say something of its own

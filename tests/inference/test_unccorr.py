@@ -83,7 +83,7 @@ def test_a_predictor_corrects_masks_alone_and_only_when_asked(nano):
     speck[..., 8:], speck[..., 6:9, 11:14] = -0.5, 0.5  # the left half, and a doubtful speck at the right
     decode = predictor.model.decode
     predictor.model.decode = lambda *given: replace(decode(*given), logits=speck)
-    click = {"points": [[10, 10]], "labels": [1]}
+    click = {"point_coords": [[10, 10]], "point_labels": [1]}
     plain, after = predictor.predict(**click), predictor.predict(**click, correct=True)
     assert plain.masks[:, 20, 48].all()
     assert not after.masks[:, 20, 48].any()

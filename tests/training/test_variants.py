@@ -125,7 +125,7 @@ def test_round_trip_through_export_prediction_and_sweep(name, tmp_path, monkeypa
     for one in (model, loaded, UncertainSam(vanilla, None)):
         predictor = Predictor(one, device="cpu")
         predictor.set_image(sample.image)
-        answers.append(predictor.predict(points=np.array([[20.0, 30.0]]), labels=np.array([1])))
+        answers.append(predictor.predict(point_coords=np.array([[20.0, 30.0]]), point_labels=np.array([1])))
     ours, back, plain = answers
     for key in ("masks", "scores", "logits", "probability", "uncertainty"):
         np.testing.assert_array_equal(getattr(ours, key), getattr(back, key))

@@ -1,0 +1,79 @@
+"""Encoded pictures: what a predictor keeps between clicks, and what it leaves on disk for another day."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ruac.backbone import Features
+from ruac.base.errors import RuacError
+from ruac.base.files import atomic_path
+from ruac.base.version import VERSION
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPicture:
+    """features: of one picture, B = 1. size: its (H, W). image: ``uint8 [H, W, 3]``, None where it came from a file."""
+
+    features: Features
+    size: tuple[int, int]
+    image: np.ndarray | None = None
+
+
+def save_embeddings(path: str | Path, pictures: list[EncodedPicture], identity: dict) -> Path:
+    """Write the features of `pictures` as safetensors. identity: of the backbone, see `backbone_identity`.
+
+    Raises `RuacError` for features that are more than one encoder pass, as an ensemble's are.
+    """
+    path = Path(path)
+    if any(type(picture.features) is not Features for picture in pictures):
+        raise RuacError(f"{path}: the model encodes a picture more than once; such embeddings are not kept in files")
+    tensors = {}
+    for number, picture in enumerate(pictures):
+        maps = [picture.features.embedding, *picture.features.high_res]
+        tensors |= {f"{number}.{name}": _stored(map_) for name, map_ in zip(_NAMES, maps, strict=True)}
+    about = {"sizes": [list(picture.size) for picture in pictures], "backbone": identity}
+    metadata = {"format": FORMAT, "ruac": VERSION, "embeddings": json.dumps(about)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+    return path
+
+
+def load_embeddings(path: str | Path, identity: dict, device: torch.device) -> list[EncodedPicture]:
+    """What `save_embeddings` wrote.
+
+    Raises `RuacError` for a file that is none, or one of another backbone or input size than `identity`.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        about = json.loads(metadata["embeddings"])
+        sizes, made_by = about["sizes"], about["backbone"]
+        maps = [[tensors[f"{number}.{name}"] for name in _NAMES] for number in range(len(sizes))]
+    except FileNotFoundError:
+        raise RuacError(f"{path}: embeddings not found") from None
+    except Exception as error:  # safetensors has no common base class for what it raises
+        raise RuacError(f"{path}: not a file of embeddings: {' '.join(str(error).split())[:200]}") from error
+    if made_by != identity:
+        raise RuacError(f"{path}: embeddings of another backbone {made_by}, expected {identity}")
+    return [
+        EncodedPicture(Features(embedding, high_res), (int(height), int(width)))
+        for (embedding, *high_res), (height, width) in zip(maps, sizes, strict=True)
+    ]
+
+
+_NAMES = ("embedding", "high_res.0", "high_res.1")
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().float().cpu().contiguous().clone()  # safetensors refuses tensors that share memory

@@ -1,0 +1,65 @@
+"""What a predictor answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ruac.inference.expected_iou import expected_iou
+
+
+@dataclass(frozen=True)
+class PredictedMasks:
+    """M masks of one prompted object, best score first. Arrays are float32 unless said otherwise.
+
+    masks: ``bool [M, H, W]``, where the upsampled logit is positive; with the signed posterior SAM
+    2's own, bit for bit. Less what a correction drops, if asked for. With `return_logits` the logits
+    themselves. scores: predicted IoU ``[M]``.
+    logits: ``[M, h, w]`` at stride 4, to be given back as `mask_input`. probability: of the object,
+    ``[M, H, W]``, the sigmoid of the upsampled calibrated logit. Calibration keeps the sign of a logit
+    but not its slope to the next, so that the probability crosses 1/2 in the same cell of the stride-4
+    grid as the mask's contour, but not always at the same picture pixel. uncertainty: total,
+    ``[M, H, W]`` in [0, 1] (0 certain, 1 coin toss). aleatoric and epistemic: its parts, None unless
+    asked for or without a head. tokens: ``int [M]``, which of SAM 2's masks each is: 1 to 3 the
+    candidates, 0 the single mask.
+
+    Of N > 1 objects every array has one more dimension in front, ``[N, M, ...]``.
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray
+    logits: np.ndarray
+    probability: np.ndarray
+    uncertainty: np.ndarray
+    aleatoric: np.ndarray | None = None
+    epistemic: np.ndarray | None = None
+    tokens: np.ndarray | None = None
+
+    @property
+    def expected_iou(self) -> np.ndarray:
+        """IoU to expect of each mask by its probability map, ``[M]``; see `expected_iou.expected_iou`."""
+        return expected_iou(self.masks > 0, self.probability)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """``masks, scores, logits`` as SAM 2's own predictor returns them: in its order, masks as float32."""
+        order = np.argsort(self.tokens, axis=-1)
+        yield _rows(self.masks, order).astype(np.float32)
+        yield _rows(self.scores, order)
+        yield _rows(self.logits, order)
+
+
+@dataclass(frozen=True)
+class PredictedBatch:
+    """answers: one per picture. Unpacks as SAM 2's ``masks, scores, logits``, three lists."""
+
+    answers: list[PredictedMasks]
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        return iter([list(arrays) for arrays in zip(*self.answers, strict=True)])
+
+
+def _rows(array: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """``array [..., M, ...]`` with its M masks in ``order [..., M]``."""
+    return np.take_along_axis(array, order.reshape(*order.shape, *[1] * (array.ndim - order.ndim)), order.ndim - 1)

@@ -20,6 +20,7 @@ VERBS = {
     "fetch-checkpoint": "download official SAM 2.1 checkpoints",
     "fit-local-temperature": "fit a scale that reads the answer",
     "fit-look-reader": "fit the reader of a second look",
+    "fit-reliability": "fit which masks to accept at a chosen risk",
     "fit-temperature": "fit vanilla SAM 2's temperature",
     "make-scenes": "write procedural scenes as COCO folders",
     "prepare-domain": "check and convert the native download of a data set",

@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from ruac.backbone.prompts import BACKGROUND, OBJECT
 from ruac.base.errors import RuacError
+from ruac.inference.expected_iou import LEVELS, levels
 
-LEVELS = 16  # values of t
 SIDE = 256  # a larger region is looked at in steps of several pixels
 
 
@@ -54,7 +54,7 @@ def next_click(mask: np.ndarray, probability: np.ndarray, clicked: np.ndarray | 
     near, p = mask[crop], probability[crop]
     free = -ndimage.maximum_filter(-open_.astype(np.int8), step)[crop] > 0
     depth = np.zeros(near.shape)
-    for level in _levels():
+    for level in levels():
         depth += _depth(_wrong(near, p, level) & free)
     if not depth.any():
         return None
@@ -63,10 +63,6 @@ def next_click(mask: np.ndarray, probability: np.ndarray, clicked: np.ndarray | 
     label = BACKGROUND if near[y, x] else OBJECT
     point = (int(crop[1].start + step * x), int(crop[0].start + step * y))
     return NextClick(point, label, float((after - before).mean()), float(before.mean()))
-
-
-def _levels() -> np.ndarray:
-    return (np.arange(LEVELS) + 0.5) / LEVELS
 
 
 def _wrong(mask: np.ndarray, probability: np.ndarray, level: float) -> np.ndarray:
@@ -92,7 +88,7 @@ def _ious(
 ) -> tuple[np.ndarray, np.ndarray]:
     """IoU with each imagined truth, ``[LEVELS]``, before and after the region at `place` of the window is mended."""
     before, after = [], []
-    for level in _levels():
+    for level in levels():
         truth = probability > level
         shared, union = np.count_nonzero(mask & truth), np.count_nonzero(mask | truth)
         parts, _ = ndimage.label(_wrong(near, near_p, level))

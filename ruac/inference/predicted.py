@@ -23,7 +23,8 @@ class PredictedMasks:
     grid as the mask's contour, but not always at the same picture pixel. uncertainty: total,
     ``[M, H, W]`` in [0, 1] (0 certain, 1 coin toss). aleatoric and epistemic: its parts, None unless
     asked for or without a head. tokens: ``int [M]``, which of SAM 2's masks each is: 1 to 3 the
-    candidates, 0 the single mask.
+    candidates, 0 the single mask. reliability: IoU to expect of each mask by what was fitted on source images
+    (`reliability.Reader`), ``[M]``; None where nothing was fitted for such answers.
 
     Of N > 1 objects every array has one more dimension in front, ``[N, M, ...]``.
     """
@@ -36,6 +37,7 @@ class PredictedMasks:
     aleatoric: np.ndarray | None = None
     epistemic: np.ndarray | None = None
     tokens: np.ndarray | None = None
+    reliability: np.ndarray | None = None
 
     @property
     def expected_iou(self) -> np.ndarray:

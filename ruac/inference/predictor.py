@@ -20,11 +20,12 @@ from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
 from ruac.inference.embeddings import EncodedPicture, load_embeddings, save_embeddings
-from ruac.inference.export import load_exported
+from ruac.inference.export import fingerprint, load_exported
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.picture import picture_of
 from ruac.inference.predicted import PredictedBatch, PredictedMasks
+from ruac.inference.reliability import NAME, load_reliability, mask_features
 from ruac.inference.second_look import LooksConfig, Question
 from ruac.inference.temperature_file import backbone_identity
 from ruac.inference.unccorr import UncCorr
@@ -43,7 +44,8 @@ class Predictor:
 
     model: an exported folder (default: the embedded nano), an `UncertainSam`, or a SAM 2 of the sam2 package, which
     answers without a head. backbone: where the backbone of a head-only export lies. device: default is that of a
-    model that is given, else CUDA, then MPS, then CPU. remember: number of pictures whose features are kept, so that
+    model that is given, else CUDA, then MPS, then CPU. reliability: a file of ``ruac fit-reliability``; default: the
+    one in the exported folder, if there is one. remember: number of pictures whose features are kept, so that
     coming back to one does not encode it again.
     """
 
@@ -53,8 +55,11 @@ class Predictor:
         *,
         backbone: str | BackboneConfig | None = None,
         device: str | torch.device | None = None,
+        reliability: str | Path | None = None,
         remember: int = 4,
     ):
+        if reliability is None and not isinstance(model, nn.Module) and (Path(model) / NAME).is_file():
+            reliability = Path(model) / NAME
         if isinstance(model, UncertainSam):
             loaded = model
         elif isinstance(model, nn.Module):
@@ -64,6 +69,7 @@ class Predictor:
             loaded = load_exported(model, backbone=backbone)
         self.device = torch.device(device or _best_device())
         self.model = loaded.to(self.device).eval()
+        self._reliability = None if reliability is None else load_reliability(reliability, model_identity(self.model))
         self._pictures: list[EncodedPicture] = []
         self._remembered: OrderedDict[str, EncodedPicture] = OrderedDict()
         self._remember = remember
@@ -150,6 +156,18 @@ class Predictor:
         rows = zip(self._pictures, *columns, strict=True)
         return PredictedBatch([self._answer(picture, (*asked, normalize_coords), how) for picture, *asked in rows])
 
+    def accept(self, answer: PredictedMasks, risk: float, *, looks: Sequence[str] = ()) -> np.ndarray:
+        """Which masks of an answer are good enough that those accepted have a mean of 1 - IoU of at most `risk`.
+
+        The others are for a person to review. ``bool [M]``, or ``[N, M]``. looks: those that the answer was given
+        with. Raises `RuacError` without a fit, see `reliability.Reader.threshold_for`.
+        """
+        looks = [looks] if isinstance(looks, str) else list(looks)
+        reader = self._reliability and self._reliability.reader(looks)
+        if reader is None or answer.reliability is None:
+            raise RuacError(f"accept: no reliability for looks {looks}; expected a model with a fit of fit-reliability")
+        return answer.reliability >= reader.threshold_for(risk)
+
     def get_image_embedding(self) -> Tensor:
         """What the mask decoder attends to, ``[B, D, S/16, S/16]`` of the B pictures that are set."""
         if not self._pictures:
@@ -223,7 +241,7 @@ class Predictor:
         full = upsample(logits, picture.size)
         uncertainty = _array(maps.total)
         masks = _array(full) if how.logits else self._filtered(_array(full > 0), uncertainty, how)
-        return {
+        answer = {
             "masks": masks,
             "scores": _array(_of_tokens(prediction.iou, tokens)),
             "logits": _array(as_prompt(logits)),
@@ -232,6 +250,7 @@ class Predictor:
             **{name: _array(part) for name, part in maps.parts.items()},
             "tokens": tokens.cpu().numpy(),
         }
+        return answer | self._judged(answer, [])
 
     def _look_again(
         self, picture: EncodedPicture, prompts: Prompts, prediction: Prediction, choice: Tensor, how: _How
@@ -243,7 +262,7 @@ class Predictor:
         question = Question(picture.image, prompts, prediction, choice, masks)
         looked = look_again(self.model, how.looks, question, parts=True)
         uncertainty = _array(looked.maps.total)
-        return {
+        answer = {
             "masks": self._filtered(looked.masks[:, None], uncertainty, how),
             "scores": _array(looked.iou)[:, None],
             "logits": _array(as_prompt(logits)),
@@ -252,6 +271,16 @@ class Predictor:
             **{name: _array(part) for name, part in looked.maps.parts.items()},
             "tokens": choice[:, None].cpu().numpy(),
         }
+        return answer | self._judged(answer, how.looks.looks, first=masks[:, None])
+
+    def _judged(
+        self, answer: dict[str, np.ndarray], looks: list[str], first: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        reader = self._reliability and self._reliability.reader(looks)
+        if reader is None:
+            return {}
+        features = mask_features(answer["masks"] > 0, answer["probability"], answer["scores"], first)
+        return {"reliability": reader.read(features)}
 
     def _filtered(self, masks: np.ndarray, uncertainty: np.ndarray, how: _How) -> np.ndarray:
         flat, doubt = (array.reshape(-1, *array.shape[2:]) for array in (masks, uncertainty))
@@ -286,6 +315,11 @@ class _How:
 def _of_tokens(values: Tensor, tokens: Tensor) -> Tensor:
     """``values [N, 4, ...]`` of ``tokens [N, M]``."""
     return values[torch.arange(len(tokens), device=values.device)[:, None], tokens]
+
+
+def model_identity(model: UncertainSam) -> dict:
+    """What a reliability belongs to: the weights' hash, head and all, and the side of the input."""
+    return {"sha256": fingerprint(model), "image_size": model.image_size}
 
 
 def _looks_config(looks: LooksConfig | Sequence[str] | None) -> LooksConfig | None:

@@ -61,12 +61,14 @@ class NextClickConfig:
 
 @dataclass(frozen=True)
 class View:
-    """What a rule may look at. mask, probability, uncertainty: ``[H, W]`` of the answer. clicked: ``[P, 2]`` (x, y).
-    truth: for the oracles alone."""
+    """What a rule may look at. mask, probability, uncertainty: ``[H, W]`` of the answer. candidates: probability of all
+    three, ``[3, H, W]``, with scores ``[3]``. clicked: ``[P, 2]`` (x, y). truth: for the oracles alone."""
 
     mask: np.ndarray
     probability: np.ndarray
     uncertainty: np.ndarray
+    candidates: np.ndarray
+    scores: np.ndarray
     clicked: np.ndarray
     truth: np.ndarray
     rng: np.random.Generator
@@ -160,7 +162,7 @@ def click_through(
         choice = best_candidate(prediction.iou)
         logits = of_token(prediction.logits, choice)
         masks = (upsample(logits, size)[:, 0] > 0).numpy()
-        maps = prediction.maps(choice[:, None], size)
+        maps = prediction.maps(torch.tensor([[1, 2, 3]]).expand(len(active), 3), size)
         found[active, click:] = jaccard(masks, sample.masks[active])[:, None]
         still = found[active, click] < TARGETS[-1] / 100
         if not still.any() or click + 1 == config.clicks:
@@ -170,8 +172,10 @@ def click_through(
             n = active[row]
             view = View(
                 masks[row],
-                maps.probability[row, 0].numpy(),
-                maps.total[row, 0].numpy(),
+                maps.probability[row, choice[row] - 1].numpy(),
+                maps.total[row, choice[row] - 1].numpy(),
+                maps.probability[row].numpy(),
+                prediction.iou[row, 1:].numpy(),
                 points[n],
                 sample.masks[n],
                 rngs[n],

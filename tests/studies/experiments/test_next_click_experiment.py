@@ -18,9 +18,9 @@ def view():
     rng = np.random.default_rng(0)
     probability = np.repeat(np.repeat(rng.random((6, 8)), 8, 0), 8, 1)
     mask = probability > 0.5
-    return View(
-        mask, probability, 1 - abs(2 * probability - 1), np.array([[3.0, 4.0]]), rng.random(mask.shape) > 0.5, rng
-    )
+    candidates, doubt = np.stack([probability, rng.random(mask.shape), probability]), 1 - abs(2 * probability - 1)
+    clicked, truth = np.array([[3.0, 4.0]]), rng.random(mask.shape) > 0.5
+    return View(mask, probability, doubt, candidates, np.array([0.8, 0.5, 0.3]), clicked, truth, rng)
 
 
 @pytest.mark.parametrize("rule", RULES)

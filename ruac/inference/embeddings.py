@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,11 @@ from ruac.backbone import Features
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path
 from ruac.base.version import VERSION
+from ruac.data.augment import prepare
+from ruac.inference.model import UncertainSam
 
 FORMAT = "1"
+ENCODED = 8  # most pictures encoded at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,34 @@ class EncodedPicture:
     features: Features
     size: tuple[int, int]
     image: np.ndarray | None = None
+
+
+class Encoder:
+    """Encodes pictures for a model, the last `remember` of them only once."""
+
+    def __init__(self, model: UncertainSam, device: torch.device, remember: int):
+        self._model, self._device, self._remember = model, device, remember
+        self._known: OrderedDict[str, EncodedPicture] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, images: list[np.ndarray]) -> list[EncodedPicture]:
+        """images: ``uint8 [H, W, 3]`` each."""
+        keys = [hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest() for image in images]
+        found = {key: self._known[key] for key in keys if key in self._known}
+        new = [key for key in dict.fromkeys(keys) if key not in found]
+        for start in range(0, len(new), ENCODED):
+            some = [images[keys.index(key)] for key in new[start : start + ENCODED]]
+            pixels = torch.cat([prepare(image, self._model.image_size) for image in some])
+            features = self._model.encode(pixels.to(self._device))
+            for row, (key, image) in enumerate(zip(new[start : start + ENCODED], some, strict=True)):
+                one = features.gather(torch.tensor([row], device=self._device)) if len(some) > 1 else features
+                found[key] = EncodedPicture(one, image.shape[:2], image)
+        for key in keys:
+            self._known[key] = found[key]
+            self._known.move_to_end(key)
+        while len(self._known) > self._remember:
+            self._known.popitem(last=False)
+        return [found[key] for key in keys]
 
 
 def save_embeddings(path: str | Path, pictures: list[EncodedPicture], identity: dict) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,7 @@ from ruac.backbone.load import ROOT
 from ruac.backbone.outputs import as_prompt, upsample
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
-from ruac.data.augment import prepare
-from ruac.inference.embeddings import EncodedPicture, load_embeddings, save_embeddings
+from ruac.inference.embeddings import EncodedPicture, Encoder, load_embeddings, save_embeddings
 from ruac.inference.export import fingerprint, load_exported
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
@@ -33,7 +30,6 @@ from ruac.inference.user_prompts import UserPrompts
 
 DEFAULT = ROOT / "checkpoints" / "ruac_nano"
 DECODED = 32  # most objects decoded at a time
-ENCODED = 8  # most pictures encoded at a time
 
 
 class Predictor:
@@ -71,8 +67,7 @@ class Predictor:
         self.model = loaded.to(self.device).eval()
         self._reliability = None if reliability is None else load_reliability(reliability, model_identity(self.model))
         self._pictures: list[EncodedPicture] = []
-        self._remembered: OrderedDict[str, EncodedPicture] = OrderedDict()
-        self._remember = remember
+        self._encoder = Encoder(self.model, self.device, remember)
 
     def set_image(self, image: Any) -> None:
         """Encode a picture: ``uint8 [H, W, 3]`` RGB, a PIL image, a path, or a tensor ``[3, H, W]``.
@@ -81,14 +76,14 @@ class Predictor:
         type, see `picture.picture_of`.
         """
         self.reset_predictor()  # a picture that cannot be read must not be answered for by the one before
-        self._pictures = self._encode([picture_of(image)])
+        self._pictures = self._encoder([picture_of(image)])
 
     def set_image_batch(self, image_list: Sequence[Any]) -> None:
         """Encode pictures, each in any form and of any size, for `predict_batch`."""
         self.reset_predictor()
         if not isinstance(image_list, Sequence) or isinstance(image_list, str) or not len(image_list):
             raise RuacError("image_list: expected a list of at least one picture")
-        self._pictures = self._encode([picture_of(image, f"image {n}") for n, image in enumerate(image_list)])
+        self._pictures = self._encoder([picture_of(image, f"image {n}") for n, image in enumerate(image_list)])
 
     def predict(
         self,
@@ -119,13 +114,10 @@ class Predictor:
 
         Raises `RuacError` without an image, without a prompt, or for arrays of another shape.
         """
-        if not self._pictures:
-            raise RuacError("predict: no image; call set_image first")
-        if len(self._pictures) > 1:
-            raise RuacError(f"predict: {len(self._pictures)} images are set; call predict_batch")
+        picture = self._picture("predict")
         asked = (point_coords, point_labels, box, mask_input, normalize_coords)
         how = self._how(multimask_output, return_logits, decomposed, correct, looks)
-        return self._answer(self._pictures[0], asked, how)
+        return self._answer(picture, asked, how)
 
     def predict_batch(
         self,
@@ -168,6 +160,11 @@ class Predictor:
             raise RuacError(f"accept: no reliability for looks {looks}; expected a model with a fit of fit-reliability")
         return answer.reliability >= reader.threshold_for(risk)
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(H, W) of the picture that is set. Raises `RuacError` if there is none, or more than one."""
+        return self._picture("picture_size").size
+
     def get_image_embedding(self) -> Tensor:
         """What the mask decoder attends to, ``[B, D, S/16, S/16]`` of the B pictures that are set."""
         if not self._pictures:
@@ -192,24 +189,12 @@ class Predictor:
         """Forget which picture is set."""
         self._pictures = []
 
-    @torch.no_grad()
-    def _encode(self, images: list[np.ndarray]) -> list[EncodedPicture]:
-        keys = [hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest() for image in images]
-        found = {key: self._remembered[key] for key in keys if key in self._remembered}
-        new = [key for key in dict.fromkeys(keys) if key not in found]
-        for start in range(0, len(new), ENCODED):
-            some = [images[keys.index(key)] for key in new[start : start + ENCODED]]
-            pixels = torch.cat([prepare(image, self.model.image_size) for image in some])
-            features = self.model.encode(pixels.to(self.device))
-            for row, (key, image) in enumerate(zip(new[start : start + ENCODED], some, strict=True)):
-                one = features.gather(torch.tensor([row], device=self.device)) if len(some) > 1 else features
-                found[key] = EncodedPicture(one, image.shape[:2], image)
-        for key in keys:
-            self._remembered[key] = found[key]
-            self._remembered.move_to_end(key)
-        while len(self._remembered) > self._remember:
-            self._remembered.popitem(last=False)
-        return [found[key] for key in keys]
+    def _picture(self, what: str) -> EncodedPicture:
+        if not self._pictures:
+            raise RuacError(f"{what}: no image; call set_image first")
+        if len(self._pictures) > 1:
+            raise RuacError(f"{what}: {len(self._pictures)} images are set; call predict_batch")
+        return self._pictures[0]
 
     @torch.no_grad()
     def _answer(self, picture: EncodedPicture, asked: tuple, how: _How) -> PredictedMasks:

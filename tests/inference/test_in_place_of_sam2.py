@@ -125,6 +125,8 @@ def test_a_batch_of_ragged_pictures_and_prompts(both, pictures):
         ours.set_image(picture)
         alone = ours.predict(*prompt, decomposed=True)
         for name, array in vars(alone).items():
+            if array is None:
+                continue
             np.testing.assert_allclose(getattr(answer, name), array, atol=1e-4, err_msg=name)
 
 

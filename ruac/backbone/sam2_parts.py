@@ -26,6 +26,7 @@ from sam2.modeling.sam.prompt_encoder import PromptEncoder  # noqa: E402
 from sam2.modeling.sam.transformer import TwoWayTransformer  # noqa: E402
 from sam2.modeling.sam2_base import SAM2Base  # noqa: E402
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
+from sam2.sam2_video_predictor import SAM2VideoPredictor  # noqa: E402
 
 if _hydra_was_free:
     GlobalHydra.instance().clear()
@@ -43,8 +44,10 @@ __all__ = [
     "PromptEncoder",
     "SAM2Base",
     "SAM2ImagePredictor",
+    "SAM2VideoPredictor",
     "TwoWayTransformer",
     "build_official",
+    "video_predictor",
 ]
 
 _STRIDE = 32  # of the coarsest feature map; the side of an image must be a multiple of it
@@ -69,6 +72,18 @@ def build_official(size: str, *, image_size: int = 1024) -> SAM2Base:
     for encoding in (config.image_encoder.neck.position_encoding, config.memory_encoder.position_encoding):
         encoding.warmup_cache = False
     return instantiate(config).eval()
+
+
+def video_predictor(sam: SAM2Base) -> SAM2VideoPredictor:
+    """SAM 2's own video predictor over the modules of `sam`, which it shares; nothing is copied or loaded again.
+
+    As the packaged YAML has it: masks may overlap and holes are not filled, as in `build_official`.
+    """
+    video = SAM2VideoPredictor.__new__(SAM2VideoPredictor)
+    video.__dict__.update(sam.__dict__)
+    video.fill_hole_area, video.non_overlap_masks = 0, False
+    video.clear_non_cond_mem_around_input = video.add_all_frames_to_correct_as_cond = False
+    return video
 
 
 def _packaged_config(name: str) -> DictConfig:

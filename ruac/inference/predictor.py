@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ruac.backbone import Backbone, BackboneConfig
+from ruac.backbone import Backbone, BackboneConfig, Features
 from ruac.backbone.load import ROOT
 from ruac.backbone.outputs import as_prompt, upsample
 from ruac.backbone.prompts import Prompts
@@ -164,6 +164,11 @@ class Predictor:
     def picture_size(self) -> tuple[int, int]:
         """(H, W) of the picture that is set. Raises `RuacError` if there is none, or more than one."""
         return self._picture("picture_size").size
+
+    @property
+    def picture_features(self) -> Features:
+        """Features of the picture that is set, B = 1. Raises as `picture_size` does."""
+        return self._picture("picture_features").features
 
     def get_image_embedding(self) -> Tensor:
         """What the mask decoder attends to, ``[B, D, S/16, S/16]`` of the B pictures that are set."""

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from ruac.backbone import Backbone, BackboneConfig, build_backbone
 from ruac.inference.export import export_model
 from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 torch.set_num_threads(1)
 
@@ -100,7 +100,7 @@ def shelf(tmp_path_factory, nano, coco_folder):
     backbone = BackboneConfig(kind="nano", checkpoint=str(folder / "nano.safetensors"), image_size=64)
     (folder / "backbone.yaml").write_text(yaml.safe_dump(vars(backbone)))
     torch.manual_seed(3)
-    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
+    head = BayesianHead(BayesianConfig(), token_dim=nano.token_dim, channels=nano.channels)
     export_model(UncertainSam(nano, head), backbone, folder / "head", with_backbone=False)
     for name in ("first", "second"):
         shutil.copytree(coco_folder, folder / "domains" / name)

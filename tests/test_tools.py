@@ -18,7 +18,7 @@ from ruac.base.errors import run_tool
 from ruac.data.open import open_dataset
 from ruac.inference.export import export_model
 from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -74,7 +74,7 @@ def shelf(tmp_path_factory, nano):
     (folder / "sweep.yaml").write_text(
         yaml.safe_dump({"cpu": True, "panels": 1, "limit": 2, "protocol": {"clicks": 1}})
     )
-    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
+    head = BayesianHead(BayesianConfig(), token_dim=nano.token_dim, channels=nano.channels)
     export_model(UncertainSam(nano, head), backbone, folder / "export", with_backbone=False)
     (folder / "empty.yaml").write_text("{}\n")
     return folder

@@ -73,7 +73,7 @@ def run_fit(config: TemperatureFitConfig) -> Path:
         "source": {"name": dataset.name, "sha256": dataset_hash(dataset)},
         "environment": environment(),
     }
-    model = UncertainSam(backbone, TemperatureHead(TemperatureConfig(temperature)))
+    model = UncertainSam(backbone, TemperatureHead(TemperatureConfig(temperature=temperature)))
     return export_model(model, backbone_config(config.backbone), config.out, with_backbone=False, record=record)
 
 

@@ -18,7 +18,7 @@ from ruac.calibration.local_temperature import (
 from ruac.inference.export import export_model, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.training.attack import AttackConfig
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, build_head, head_config
 from ruac.uncertainty.local_temperature import INPUTS, LocalTemperature
 
 
@@ -40,7 +40,7 @@ def config(coco_folder, tmp_path):
 def exported(nano, tmp_path, monkeypatch):
     """A signed head on the random nano, whole, in a folder."""
     torch.manual_seed(3)
-    head = build_head(HeadConfig(logit_scale=True), token_dim=nano.token_dim, channels=nano.channels)
+    head = build_head(BayesianConfig(logit_scale=True), token_dim=nano.token_dim, channels=nano.channels)
     with torch.no_grad():
         head.log_scale.fill_(0.3)
     return export_model(
@@ -136,7 +136,7 @@ def test_impossible_settings(change, message):
 
 
 def test_a_head_without_a_normal_logit_is_refused(config, nano, tmp_path):
-    head = build_head(HeadConfig(posterior="dropout"), token_dim=nano.token_dim, channels=nano.channels)
+    head = build_head(head_config("dropout"), token_dim=nano.token_dim, channels=nano.channels)
     model = UncertainSam(nano, head)
     config.export = str(export_model(model, BackboneConfig(image_size=64), tmp_path / "x", with_backbone=True))
     with pytest.raises(RuacError, match="posterior dropout, expected signed, nonnegative or local_temperature"):

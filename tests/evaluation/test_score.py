@@ -13,12 +13,12 @@ from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
 from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 
 def head(backbone, **config):
     torch.manual_seed(3)
-    made = BayesianHead(HeadConfig(**config), token_dim=backbone.token_dim, channels=backbone.channels)
+    made = BayesianHead(BayesianConfig(**config), token_dim=backbone.token_dim, channels=backbone.channels)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter += 0.05 * torch.randn_like(parameter)

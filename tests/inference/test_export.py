@@ -21,7 +21,7 @@ from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.second_look import LooksConfig
 from ruac.inference.unccorr import UncCorr
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, build_head, head_config
 from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
@@ -37,7 +37,7 @@ def with_head(body, config):
 
 @pytest.fixture(scope="module")
 def model(nano):
-    return with_head(nano, HeadConfig(logit_scale=True))
+    return with_head(nano, BayesianConfig(logit_scale=True))
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,11 @@ def same(model, other):
 @pytest.mark.parametrize(
     "config",
     [
-        HeadConfig(logit_scale=True),
-        HeadConfig("nonnegative", "pixel", variance="short"),
-        HeadConfig("evidential"),
-        HeadConfig("dropout", samples=3),
-        HeadConfig("laplace", logit_scale=True),
+        BayesianConfig(logit_scale=True),
+        head_config("nonnegative", kappa="pixel", variance="short"),
+        head_config("evidential"),
+        head_config("dropout", samples=3),
+        head_config("laplace", logit_scale=True),
     ],
 )
 def test_round_trip_is_exact(nano, spec, tmp_path, config, with_backbone):
@@ -114,7 +114,7 @@ def test_a_backbone_in_another_place(model, spec, tmp_path):
 
 
 def test_half_precision_only_where_it_loses_nothing(make_nano, spec, tmp_path):
-    model = with_head(make_nano(), HeadConfig())
+    model = with_head(make_nano(), BayesianConfig())
 
     def backbone_types(folder):
         out = export_model(model, spec, folder, with_backbone=True)
@@ -265,7 +265,7 @@ def test_references_come_back(nano, shelf, tmp_path, whole):
     spec = BackboneConfig(kind="nano", checkpoint=str(shelf / "nano.safetensors"), image_size=64)
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     ensemble = EnsembleSam(nano, EnsembleConfig(flips=["horizontal"], jitters=2))
-    for model in (UncertainSam(nano, TemperatureHead(TemperatureConfig(2.5))), ensemble):
+    for model in (UncertainSam(nano, TemperatureHead(TemperatureConfig(temperature=2.5))), ensemble):
         folder = tmp_path / model.head.config.posterior
         export_model(model, spec, folder, with_backbone=whole)
         answers = []

@@ -17,7 +17,7 @@ from ruac.inference.export import export_model
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.second_look import LooksConfig
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 HEIGHT, WIDTH = 40, 100
 CLICK = {"points": np.array([[30.0, 20.0]]), "labels": np.array([1])}
@@ -30,7 +30,7 @@ def picture():
 
 def with_head(body: Backbone) -> UncertainSam:
     torch.manual_seed(0)
-    head = BayesianHead(HeadConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
+    head = BayesianHead(BayesianConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
     head.log_scale.data.fill_(0.3)
     return UncertainSam(body, head.requires_grad_(False))
 

@@ -22,7 +22,7 @@ from ruac.training.curriculum import CurriculumConfig, Phase
 from ruac.training.engine import LAST, EngineConfig, train
 from ruac.training.panels import attack_panel
 from ruac.training.validation import ValidationConfig
-from ruac.uncertainty import HeadConfig
+from ruac.uncertainty import BayesianConfig, head_config
 
 SIDE = 64
 ALL_AT_ONCE = (Phase(1.0, 1.0, 0.05, 1.0),)
@@ -43,7 +43,7 @@ def make_task(*, kind="learned", phases=ALL_AT_ONCE, validation=None, check=None
     """The real task; a narrow nano with random weights stands in for a trained backbone."""
     torch.manual_seed(7)
     backbone = Backbone(Nano(image_size=SIDE, width=64, mlp=64), name="nano")
-    fields = {"source": "scenes", "corrections": 1, "head": HeadConfig(logit_scale=True)} | fields
+    fields = {"source": "scenes", "corrections": 1, "head": BayesianConfig(logit_scale=True)} | fields
     fields |= {"validation": check or ValidationConfig()}
     config = TrainConfig(attack=AttackConfig(kind=kind), curriculum=CurriculumConfig(phases=list(phases)), **fields)
     return AdversarialTask(backbone, config, validation)
@@ -101,7 +101,7 @@ def test_with_the_head_fixed_attackers_raise_the_adversarial_loss(monkeypatch, p
 
 @pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
 def test_with_the_attackers_fixed_the_head_lowers_the_adversarial_loss(posterior):
-    task = make_task(corrections=0, head=HeadConfig(posterior=posterior, logit_scale=True))
+    task = make_task(corrections=0, head=head_config(posterior, logit_scale=True))
     task.attacker.requires_grad_(False)
     values = climb_or_descend(task, make_batch(task), list(task.head.parameters()), steps=8, rate=1e-2)
     assert values[-1] < values[0] - 1e-3
@@ -225,7 +225,7 @@ def test_alignment_reaches_whom_its_mode_says(mode, reaches_head):
 @pytest.mark.parametrize("decoder_rate", [0.0, 1e-6])
 @pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
 def test_groups_hold_every_trained_parameter_once_and_do_not_decay_vectors(posterior, decoder_rate):
-    task = make_task(head=HeadConfig(posterior=posterior, logit_scale=True), decoder_rate=decoder_rate)
+    task = make_task(head=head_config(posterior, logit_scale=True), decoder_rate=decoder_rate)
     groups = task.parameter_groups()
     listed = [id(p) for group in groups for p in group["params"]]
     assert len(set(listed)) == len(listed)

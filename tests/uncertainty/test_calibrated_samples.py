@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from ruac.backbone import Decoded
-from ruac.uncertainty import HeadConfig, build_head, monte_carlo_maps, uncertainty_maps
+from ruac.uncertainty import BayesianConfig, build_head, head_config, monte_carlo_maps, uncertainty_maps
 
 CONFIGS = {
-    "signed": HeadConfig(),
-    "scaled": HeadConfig(logit_scale=True),
-    "local temperature": HeadConfig(local_temperature=True),
-    "nonnegative": HeadConfig(posterior="nonnegative", local_temperature=True),
-    "context": HeadConfig(posterior="local_temperature"),
-    "evidential": HeadConfig(posterior="evidential"),
-    "laplace": HeadConfig(posterior="laplace"),
+    "signed": BayesianConfig(),
+    "scaled": BayesianConfig(logit_scale=True),
+    "local temperature": BayesianConfig(local_temperature=True),
+    "nonnegative": BayesianConfig(posterior="nonnegative", local_temperature=True),
+    "context": head_config("local_temperature"),
+    "evidential": head_config("evidential"),
+    "laplace": head_config("laplace"),
 }
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 from ruac.backbone.outputs import Decoded
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import HeadConfig, build_head, head_config
 from ruac.uncertainty.evidential import (
     FLOOR,
     EvidentialLossConfig,
@@ -37,7 +37,7 @@ def make_decoded(objects=3):
 
 def make_head():
     torch.manual_seed(3)
-    return build_head(HeadConfig("evidential"), token_dim=TOKEN_DIM, channels=CHANNELS)
+    return build_head(head_config("evidential"), token_dim=TOKEN_DIM, channels=CHANNELS)
 
 
 def test_likelihood_is_that_of_the_marginal_student_t():
@@ -141,7 +141,7 @@ def test_steps_on_its_loss_raise_the_variance_where_the_mask_is_wrong():
 
 
 def test_settings_that_do_not_fit_are_user_errors():
-    with pytest.raises(RuacError, match="logit_scale"):
+    with pytest.raises(RuacError, match=r"logit_scale' belongs to posterior signed or .*, not to evidential"):
         load_config(HeadConfig, None, ["posterior=evidential", "logit_scale=true"])
     with pytest.raises(RuacError, match=r"loss\.evidential\.ur"):
         load_config(EvidentialLossConfig, None, ["ur=-1"])

@@ -7,9 +7,8 @@ from ruac.backbone.outputs import Decoded
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 from ruac.inference.model import predict
-from ruac.uncertainty import BayesianHead, HeadConfig, build_head, total_uncertainty
+from ruac.uncertainty import HEADS, BayesianConfig, BayesianHead, HeadConfig, build_head, head_config, total_uncertainty
 from ruac.uncertainty.bayesian import inward_clamp, straight_through_relu
-from ruac.uncertainty.head import POSTERIORS
 
 CHANNELS, TOKEN_DIM, SIZE = 8, 24, 10
 KINDS = list(itertools.product(("signed", "nonnegative"), ("channel", "pixel")))
@@ -32,7 +31,7 @@ def make_decoded(objects=3, dtype=torch.float32):
 
 def make_head(**settings):
     torch.manual_seed(0)
-    return BayesianHead(HeadConfig(**settings), token_dim=TOKEN_DIM, channels=CHANNELS)
+    return BayesianHead(BayesianConfig(**settings), token_dim=TOKEN_DIM, channels=CHANNELS)
 
 
 @pytest.mark.parametrize(("posterior", "kappa"), KINDS)
@@ -45,10 +44,10 @@ def test_shapes(posterior, kappa):
     assert result.select(torch.tensor([0, 3, 1])).variance.shape == (3, 1, SIZE, SIZE)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POSTERIORS if kind != "none"])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "none"])
 def test_every_head_keeps_the_protocol(kind):
     torch.manual_seed(0)
-    head, decoded = build_head(HeadConfig(kind), token_dim=TOKEN_DIM, channels=CHANNELS), make_decoded()
+    head, decoded = build_head(head_config(kind), token_dim=TOKEN_DIM, channels=CHANNELS), make_decoded()
     index = torch.tensor([0, 3, 1])
     for training in (True, False):
         posterior = head.train(training)(decoded)
@@ -209,14 +208,14 @@ def test_logit_scale_starts_at_one_and_never_touches_the_mask():
     ],
 )
 def test_parameter_counts_at_the_size_of_sam_2(posterior, kappa, count):
-    head = BayesianHead(HeadConfig(posterior=posterior, kappa=kappa), token_dim=256, channels=32)
+    head = BayesianHead(BayesianConfig(posterior=posterior, kappa=kappa), token_dim=256, channels=32)
     assert sum(p.numel() for p in head.parameters()) == count
 
 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("posterior=gaussian", "head.posterior: expected signed or nonnegative or .* or none, found 'gaussian'"),
+        ("posterior=gaussian", "posterior: expected signed or nonnegative or .* or none, found 'gaussian'"),
         ("kappa=token", "head.kappa"),
         ("variance=none", "head.variance"),
         ("hidden=0", "head.hidden"),
@@ -232,8 +231,8 @@ def test_impossible_settings_are_user_errors(override, words):
         load_config(HeadConfig, overrides=[override])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POSTERIORS if kind != "none"])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "none"])
 def test_weights_of_half_precision_are_refused(kind):
-    head = build_head(HeadConfig(kind), token_dim=TOKEN_DIM, channels=CHANNELS).bfloat16()
+    head = build_head(head_config(kind), token_dim=TOKEN_DIM, channels=CHANNELS).bfloat16()
     with pytest.raises(RuacError, match=r"^head: weights are bfloat16, expected float32"):
         predict(make_decoded(), head)

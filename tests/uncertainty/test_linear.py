@@ -7,7 +7,7 @@ import torch
 from ruac.backbone.outputs import Decoded
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import HeadConfig, build_head, head_config
 from ruac.uncertainty.laplace import prior_precision
 from ruac.uncertainty.linear import LinearPosterior
 
@@ -24,7 +24,7 @@ def make_decoded(objects=3, seed=2):
 
 def make_head(posterior, **settings):
     torch.manual_seed(3)
-    return build_head(HeadConfig(posterior, **settings), token_dim=TOKEN_DIM, channels=CHANNELS)
+    return build_head(head_config(posterior, **settings), token_dim=TOKEN_DIM, channels=CHANNELS)
 
 
 def make_posterior(**settings):
@@ -161,5 +161,5 @@ def test_impossible_settings_are_user_errors():
         ("samples=1", "head.samples"),
     ):
         with pytest.raises(RuacError, match=words):
-            load_config(HeadConfig, None, [override])
+            load_config(HeadConfig, None, ["posterior=dropout", override])
     assert build_head(HeadConfig("none"), token_dim=TOKEN_DIM, channels=CHANNELS) is None

@@ -8,7 +8,7 @@ from torch import nn
 from ruac.backbone.outputs import Decoded
 from ruac.base.config import config_from, load_config
 from ruac.base.errors import RuacError
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, HeadConfig, build_head, head_config
 from ruac.uncertainty.local_temperature import GRID, INPUTS, LocalScale, LocalTemperature, _neighbourhood, answer_inputs
 
 
@@ -26,7 +26,7 @@ def answer(n=3, side=16, seed=0):
 
 
 def head_with_context(posterior="signed"):
-    config = HeadConfig(posterior=posterior, local_temperature=True, local_hidden=8)
+    config = head_config(posterior, local_temperature=True, local_hidden=8)
     head = build_head(config, token_dim=16, channels=8)
     nn.init.normal_(head.local_temperature.network[-1].weight, std=0.5)  # as if trained
     return head
@@ -115,10 +115,12 @@ def test_it_learns_that_whole_masks_are_wrong_which_one_temperature_cannot():
 
 
 def test_a_head_without_weibull_factors_refuses_a_context():
-    with pytest.raises(RuacError, match=r"head\.local_temperature: expected false for posterior dropout"):
-        HeadConfig(posterior="dropout", local_temperature=True).validate()
+    with pytest.raises(
+        RuacError, match="local_temperature' belongs to posterior signed or nonnegative, not to dropout"
+    ):
+        config_from(HeadConfig, {"posterior": "dropout", "local_temperature": True}, "test")
     with pytest.raises(RuacError, match=r"head\.local_hidden: expected at least 1, found 0"):
-        HeadConfig(local_hidden=0).validate()
+        BayesianConfig(local_hidden=0).validate()
 
 
 def test_names_of_older_versions_still_load():
@@ -127,11 +129,12 @@ def test_names_of_older_versions_still_load():
     config = config_from(HeadConfig, old, "test")
     assert (config.local_temperature, config.local_hidden) == (True, 8)
     assert load_config(HeadConfig, None, ["context=true", "context_hidden=8"]) == config
-    assert HeadConfig(posterior="context") == HeadConfig(posterior="local_temperature")
+    assert config_from(HeadConfig, {"posterior": "context"}, "test") == head_config("local_temperature")
     with pytest.raises(RuacError, match="keys 'context' and 'local_temperature' are one"):
         config_from(HeadConfig, {"context": True, "local_temperature": True}, "test")
     for posterior in ("signed", "local_temperature"):
-        config = HeadConfig(posterior=posterior, local_temperature=posterior == "signed", local_hidden=8)
+        part = {"local_temperature": True} if posterior == "signed" else {}  # of the other it is all there is
+        config = head_config(posterior, local_hidden=8, **part)
         head, other = (build_head(config, token_dim=16, channels=8) for _ in range(2))
         state = {key.replace("local_temperature.", "context."): value for key, value in head.state_dict().items()}
         assert any(key.startswith("context.") for key in state)

@@ -48,7 +48,7 @@ def test_the_head_divides_logits_and_keeps_masks():
         pixel_tokens=torch.randn(3, 2, 8, 8),
         mask_weights=torch.randn(3, 4, 2),
     )
-    posterior = TemperatureHead(TemperatureConfig(2.5))(decoded)
+    posterior = TemperatureHead(TemperatureConfig(temperature=2.5))(decoded)
     assert torch.equal(posterior.mean, decoded.logits)
     assert torch.equal(posterior.sample(), decoded.logits)
     assert not posterior.variance.any()

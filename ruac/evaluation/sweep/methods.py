@@ -26,7 +26,7 @@ def load_model(entry: ModelConfig) -> UncertainSam:
             return EnsembleSam(backbone, entry.ensemble)
         head = None
         if entry.temperature is not None:
-            head = TemperatureHead(TemperatureConfig(read_temperature(entry.temperature, backbone)))
+            head = TemperatureHead(TemperatureConfig(temperature=read_temperature(entry.temperature, backbone)))
         model = UncertainSam(backbone, head)
     filters = [UncCorr()] if entry.unccorr else []
     return UncertainSam(model.backbone, model.head, filters, entry.looks_over(model.looks), model.reader)

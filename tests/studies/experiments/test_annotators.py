@@ -17,7 +17,7 @@ from ruac.inference.model import UncertainSam
 from ruac.studies.experiments import annotators
 from ruac.studies.experiments.annotators import AnnotatorsConfig, collect, compare, mask_sources, run_annotators
 from ruac.studies.experiments.people import disagreement, disputed_objects, open_photographs
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 SIDE = 64
 RADII = (12, 14, 16, 14)
@@ -152,7 +152,7 @@ def test_the_band_follows_the_contour_and_pixels_are_drawn(folder):
 def test_models_that_share_masks_are_prompted_once(folder, nano, monkeypatch):
     models = {"vanilla": UncertainSam(nano, None)}
     for name, posterior in (("signed", "signed"), ("own", "nonnegative")):
-        head = BayesianHead(HeadConfig(posterior=posterior), token_dim=nano.token_dim, channels=nano.channels)
+        head = BayesianHead(BayesianConfig(posterior=posterior), token_dim=nano.token_dim, channels=nano.channels)
         models[name] = UncertainSam(nano, head).eval()
     assert mask_sources(models) == {"vanilla": "vanilla", "signed": "vanilla", "own": "own"}
     calls = []
@@ -168,7 +168,7 @@ def test_models_that_share_masks_are_prompted_once(folder, nano, monkeypatch):
 
 
 def test_run_writes_everything(folder, nano, tmp_path, monkeypatch):
-    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
+    head = BayesianHead(BayesianConfig(), token_dim=nano.token_dim, channels=nano.channels)
     models = {"vanilla": UncertainSam(nano, None), "ruac": UncertainSam(nano, head).eval()}
     monkeypatch.setattr(annotators, "load_models", lambda config, device: models)
     config = make_config(folder, out=str(tmp_path / "out"), models=[ModelConfig("ruac", export="x")], limit=1)

@@ -28,7 +28,7 @@ from ruac.studies.experiments.prompt_paths import (
     run_prompt_paths,
     score_image,
 )
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 PATHS = [
     PathConfig("reference", ProtocolConfig(clicks=1)),
@@ -139,7 +139,7 @@ def sample_of(truth):
 def config(coco_folder, nano, tmp_path, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.manual_seed(3)
-    head = BayesianHead(HeadConfig(posterior="nonnegative"), token_dim=nano.token_dim, channels=nano.channels)
+    head = BayesianHead(BayesianConfig(posterior="nonnegative"), token_dim=nano.token_dim, channels=nano.channels)
     models = {"vanilla": UncertainSam(nano, None), "ruac": UncertainSam(nano, head).eval()}
     monkeypatch.setattr(prompt_paths, "load_models", lambda config, device: models)
     monkeypatch.setattr(prompt_paths, "CHUNK", 2)

@@ -1,4 +1,4 @@
-"""Scenes: Cityscapes, ADE20K, Hypersim, WoodScape, STREETS, NDISPark, DOORS."""
+"""Scene parsing: Cityscapes, ADE20K, Hypersim, WoodScape, STREETS, NDISPark, DOORS."""
 
 import csv
 from collections.abc import Iterator
@@ -123,7 +123,7 @@ def _doors(root: Path, split: str) -> Iterator[Picture]:
         yield Picture(picture_id(split, name), image, MaskFiles((mask,)))
 
 
-SCENES = (
+SCENE_PARSING = (
     Card(
         name="cityscapes",
         title="Cityscapes",

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from builders import rle_of
 from PIL import Image
-from pycocotools import mask as rle
 
 from ruac.base.errors import RuacError
 from ruac.data.coco import CocoFolder, _run_lengths
@@ -20,11 +20,6 @@ def masks_of(count, seed=0):
     return rng.random((count, HEIGHT, WIDTH)) < 0.4
 
 
-def compressed(mask):
-    code = rle.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(code["size"]), "counts": code["counts"].decode()}
-
-
 def content():
     first, second = masks_of(2)
     return {
@@ -33,9 +28,9 @@ def content():
             {"id": 9, "file_name": "b.png", "width": WIDTH, "height": HEIGHT},
         ],
         "annotations": [
-            {"id": 1, "image_id": 7, "segmentation": compressed(first)},
+            {"id": 1, "image_id": 7, "segmentation": rle_of(first)},
             {"id": 2, "image_id": 7, "segmentation": [[4, 3, 12, 3, 12, 9, 4, 9]]},
-            {"id": 3, "image_id": 7, "segmentation": compressed(second), "iscrowd": 1},
+            {"id": 3, "image_id": 7, "segmentation": rle_of(second), "iscrowd": 1},
         ],
     }
 
@@ -143,8 +138,8 @@ def test_bad_structure_is_named_when_opened(folder, change, message):
         ({"size": [HEIGHT, WIDTH], "counts": ""}, "neither polygons nor RLE"),
         ({"size": [HEIGHT, WIDTH], "counts": "é"}, "neither polygons nor RLE"),
         ({"size": [HEIGHT, WIDTH], "counts": 5}, "neither polygons nor RLE"),
-        ({"size": [HEIGHT, WIDTH], "counts": compressed(masks_of(1)[0])["counts"][:9]}, "RLE counts sum to"),
-        ({"size": [HEIGHT, WIDTH], "counts": compressed(masks_of(1)[0])["counts"] + "5"}, "RLE counts sum to"),
+        ({"size": [HEIGHT, WIDTH], "counts": rle_of(masks_of(1)[0])["counts"][:9]}, "RLE counts sum to"),
+        ({"size": [HEIGHT, WIDTH], "counts": rle_of(masks_of(1)[0])["counts"] + "5"}, "RLE counts sum to"),
     ],
 )
 def test_bad_masks_are_named_when_read(folder, code, message):
@@ -161,7 +156,7 @@ def test_run_lengths_agree_with_counting_runs():
         flat = np.concatenate([[False], mask.ravel(order="F")])
         edges = np.flatnonzero(np.diff(flat)).tolist()
         expected = np.diff([0, *edges, mask.size])
-        np.testing.assert_array_equal(_run_lengths(compressed(mask)["counts"]), expected)
+        np.testing.assert_array_equal(_run_lengths(rle_of(mask)["counts"]), expected)
 
 
 def test_broken_json_and_missing_files_are_named(folder):

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import default_collate
 
@@ -28,11 +27,7 @@ SIDE = 64
 ALL_AT_ONCE = (Phase(1.0, 1.0, 0.05, 1.0),)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def scenes(count=6, seed=0):
@@ -90,9 +85,11 @@ def test_with_the_head_fixed_attackers_raise_the_adversarial_loss(monkeypatch, p
     with torch.no_grad():  # random weights hardly look at the image
         for level in task.backbone.sam.image_encoder.neck.convs:
             level.conv.weight *= 300
-    attack = task._attack
+    attack = task.attacker.forward
     # Masks carry no gradient: held still, so that the loss is the function that is climbed.
-    monkeypatch.setattr(task, "_attack", lambda *args: attack(*args)._replace(masks=args[2]))
+    monkeypatch.setattr(
+        task.attacker, "forward", lambda *args, **kwargs: attack(*args, **kwargs)._replace(masks=args[2])
+    )
     parameters = [p for p in getattr(task.attacker, part).parameters() if p.requires_grad]
     values = climb_or_descend(task, make_batch(task), parameters, steps=8, rate=1e-3)
     drops = [max(0.0, before - after) for before, after in pairwise(values)]
@@ -107,20 +104,16 @@ def test_with_the_attackers_fixed_the_head_lowers_the_adversarial_loss(posterior
     assert values[-1] < values[0] - 1e-3
 
 
-def test_attackers_without_weights_leave_the_adversarial_branch_equal_to_the_clean_one(monkeypatch):
+def test_attackers_without_weights_leave_the_adversarial_branch_equal_to_the_clean_one():
     task = make_task()
     with torch.no_grad():
         for parameter in task.attacker.parameters():
             if parameter.requires_grad:
                 parameter.zero_()
-    branch = task._branch
-
-    def seeded(*args, **kwargs):
-        torch.manual_seed(11)
-        return branch(*args, **kwargs)
-
-    monkeypatch.setattr(task, "_branch", seeded)
-    terms = task(make_batch(task), 0.5)
+    batch = make_batch(task)
+    task.attacker.register_forward_hook(lambda *_: torch.manual_seed(11) and None)  # the same prompts once more
+    torch.manual_seed(11)
+    terms = task(batch, 0.5)
     assert terms["attack/image_change"] == terms["attack/mask_change"] == 0
     for name in ("segmentation", "kl", "scoring"):
         torch.testing.assert_close(terms[f"adversarial/{name}"], terms[f"clean/{name}"], rtol=1e-5, atol=1e-7)
@@ -247,15 +240,15 @@ def test_the_same_seed_gives_the_same_loss():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_pgd_alone_asks_for_a_loss_to_climb(monkeypatch):
-    calls = []
+def test_pgd_alone_is_given_a_loss_to_climb():
+    given = {}
     for kind in ("learned", "pgd"):
         task = make_task(kind=kind)
-        monkeypatch.setattr(
-            task, "_climbed", lambda *args, k=kind, t=task: calls.append(k) or type(t)._climbed(t, *args)
-        )
+        keep = lambda _, args, kwargs, kind=kind: given.update({kind: kwargs["loss_fn"]})  # noqa: E731
+        task.attacker.register_forward_pre_hook(keep, with_kwargs=True)
         task(make_batch(task), 0.5)
-    assert calls == ["pgd"]
+    assert given["learned"] is None
+    assert callable(given["pgd"])
 
 
 @pytest.mark.parametrize("kind", ["learned", "pgd"])

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from builders import make_decoded
 from torch import nn
 
-from ruac.backbone.outputs import Decoded
 from ruac.base.config import config_from, load_config
 from ruac.base.errors import RuacError
 from ruac.uncertainty import BayesianConfig, HeadConfig, build_head, head_config
@@ -13,22 +13,13 @@ from ruac.uncertainty.local_temperature import GRID, INPUTS, LocalScale, LocalTe
 
 
 def answer(n=3, side=16, seed=0):
-    torch.manual_seed(seed)
-    pixel, weights = torch.randn(n, 8, side, side), torch.randn(n, 4, 8)
-    return Decoded(
-        logits=torch.einsum("nkc,nchw->nkhw", weights, pixel),
-        iou=torch.rand(n, 4),
-        object_score=torch.ones(n, 1),
-        mask_tokens=torch.randn(n, 4, 16),
-        pixel_tokens=pixel,
-        mask_weights=weights,
-    )
+    return make_decoded(n, side=side, token_dim=16, seed=seed)
 
 
 def head_with_context(posterior="signed"):
     config = head_config(posterior, local_temperature=True, local_hidden=8)
     head = build_head(config, token_dim=16, channels=8)
-    nn.init.normal_(head.local_temperature.network[-1].weight, std=0.5)  # as if trained
+    nn.init.normal_(head.local_temperature.network[-1].weight, std=2.0)  # as if trained
     return head
 
 

@@ -25,6 +25,7 @@ from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.second_look import Question
 
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
+PIXELS = 1 << 27  # most pixels of all of them, at about 30 bytes each: fewer objects of pictures above 16 megapixels
 MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it
 
 
@@ -130,17 +131,19 @@ def evaluate_image(
 ) -> None:
     """Add the rows and pixel sums of one image to `scores`, some objects at a time, see `blocks`."""
     encodings = Encodings(sample.image)
-    for block in blocks(len(sample.masks), *(model.backbone for model in models.values())):
+    backbones = (model.backbone for model in models.values())
+    for block in blocks(len(sample.masks), *backbones, pixels=sample.masks[0].size):
         part = objects_of(sample, block)
         clicks = None if replay is None else (replay[0][block], replay[1][block])
         answers = answer_image(models, part, protocol, replay=clicks, encodings=encodings)
         _add(scores, part, answers, domain=domain, clicks=protocol.clicks, regions=regions)
 
 
-def blocks(count: int, *backbones: Backbone) -> Iterator[slice]:
-    """`count` objects in turn, `BLOCK` at a time; on a CPU fewer for large images, so that the decoder's largest
-    tensors, float32 and one per object, stay below `MAPPED`: 3 for an official model at 1024 px."""
-    size = BLOCK
+def blocks(count: int, *backbones: Backbone, pixels: int = 1) -> Iterator[slice]:
+    """`count` objects in turn, `BLOCK` at a time; fewer of a picture with so many `pixels` that maps of all would have
+    more than `PIXELS`, and on a CPU fewer for large models, so that the decoder's largest tensors, float32 and one per
+    object, stay below `MAPPED`: 3 for an official model at 1024 px."""
+    size = max(1, min(BLOCK, PIXELS // pixels))
     for backbone in backbones:
         if next(backbone.parameters()).device.type == "cpu":
             size = min(size, max(1, (MAPPED - 1) // (4 * backbone.channels * (backbone.image_size // 4) ** 2)))

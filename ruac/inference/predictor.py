@@ -124,8 +124,9 @@ class Predictor:
         if looks is not None:
             return self._look_again(looks, prompts, prediction, tokens[:1], correct)
         logits = prediction.logits[:, tokens]
+        # One by one, and before the maps: a picture of 100 megapixels has 0.4 GB in each of them.
+        masks = np.stack([_array(upsample(logits[:, [i]], self._size)[0, 0] > 0) for i in range(len(tokens))])
         maps = prediction.maps(tokens[None].to(self.device), self._size, parts=decomposed)
-        masks = _array(upsample(logits, self._size)[0] > 0)
         uncertainty = _array(maps.total[0])
         masks = self.model.filtered(masks, uncertainty)
         if correct:

@@ -159,6 +159,8 @@ def test_blocks_are_smaller_for_large_images_on_a_cpu(make_nano):
     assert ends(7, 1024) == ends(7, 64, 1024) == [3, 6, 9]  # 8 MiB per object, of which four would be too much
     assert ends(2, 8192) == [1, 2]
     assert ends(0, 64) == []
+    stops = [[b.stop for b in score.blocks(8, make_nano(64), pixels=n)] for n in (1 << 24, 50_000_000, 10**9)]
+    assert stops == [[8], [2, 4, 6, 8], list(range(1, 9))]  # maps of a large picture are few at a time
 
 
 def test_blocks_of_objects_give_what_all_at_once_gives(models, sample, monkeypatch):

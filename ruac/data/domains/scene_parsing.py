@@ -9,7 +9,7 @@ import numpy as np
 from ruac.base.errors import RuacError
 from ruac.data.domains.card import Card, both
 from ruac.data.domains.coded import Coded, Entry, coco, keys_of, list_of, via
-from ruac.data.domains.maps import IdMaps, MaskFiles, paired_maps, read_hdf5
+from ruac.data.domains.maps import IdMaps, MaskFiles, hdf5_size, paired_maps, read_hdf5
 from ruac.data.domains.picture import Picture, picture_id
 from ruac.data.domains.places import NotThere, files_in, image_in, locate, pair, read_json
 from ruac.data.id_masks import read_ids
@@ -68,7 +68,7 @@ def _hypersim(root: Path, split: str) -> Iterator[Picture]:
                 name = f"{camera}_final_preview/frame.{frame}.tonemap.jpg"
                 image = image_in(scene / "images", name, file.name)
                 key = picture_id(split, f"{scene.name}/{camera}/frame.{frame}.png")
-                yield Picture(key, image, IdMaps((("", file),), read_hdf5, none=-1))
+                yield Picture(key, image, IdMaps((("", file),), read_hdf5, none=-1, size=hdf5_size))
     if not found:
         raise NotThere(f"{root}: no scene of {split!r}; expected ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5")
 

@@ -86,8 +86,8 @@ class SweepConfig:
     such as the source's validation split; swept and shown first, but left out of every mean and count.
     corruptions: such as "fog:3"; each domain is also swept under each of them, and these count as references,
     since the same objects again are no further domains. native_splits, native_seed: of native downloads, whose
-    splits ("ruac" or "sam1"), and the seed of the sample of a large one. orientation: what annotations of other data
-    sets were made on where their sizes do not tell, the picture as "seen" or its "stored" pixels. limit: images per
+    splits ("ruac" or "sam1"), and the seed of the sample of a large one. orientation: what annotations
+    were made on where their sizes do not tell, the picture as "seen" or its "stored" pixels. limit: images per
     domain (0: all). replay: folder of an earlier sweep and the model whose clicks are repeated, as ``FOLDER:MODEL``.
     panels: pictures of each kind per domain."""
 

@@ -135,7 +135,11 @@ def test_bad_structure_is_named_when_opened(folder, change, message):
         ({"size": [WIDTH, HEIGHT], "counts": [0]}, r"RLE size \[32, 24\], expected \[24, 32\]"),
         ({"size": [HEIGHT, WIDTH], "counts": [10, 5]}, "RLE counts sum to 15, expected 768"),
         ({"size": [HEIGHT, WIDTH], "counts": [800, -32]}, "RLE counts sum to 768, expected 768, none negative"),
-        ({"size": [HEIGHT, WIDTH], "counts": ""}, "neither polygons nor RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": ""}, "neither polygons nor RLE: .*broken RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": "/0"}, "broken RLE"),  # below the alphabet, above it, without an end
+        ({"size": [HEIGHT, WIDTH], "counts": "p0"}, "broken RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": "0P"}, "broken RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": "PPPPPPP0"}, "broken RLE"),  # a run of more bits than any picture's
         ({"size": [HEIGHT, WIDTH], "counts": "é"}, "neither polygons nor RLE"),
         ({"size": [HEIGHT, WIDTH], "counts": 5}, "neither polygons nor RLE"),
         ({"size": [HEIGHT, WIDTH], "counts": rle_of(masks_of(1)[0])["counts"][:9]}, "RLE counts sum to"),
@@ -239,3 +243,18 @@ def test_writing_leaves_all_or_nothing(tmp_path):
     escaping = Sample(Record("../x", "x", ("1",)), np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4), bool))
     with pytest.raises(RuacError, match="expected a relative path"):
         write_coco([escaping], tmp_path / "other")
+
+
+def test_a_small_object_in_the_corner_is_no_share_of_the_picture(folder):
+    data = content()
+    data["annotations"][1]["segmentation"] = [[0.2, 0.2, 1.4, 0.2, 1.4, 1.4, 0.2, 1.4]]
+    assert CocoFolder(save(folder, data))[0].masks[1].sum() == 1
+    data["annotations"][1]["segmentation"] = [[0.2, 0.2, 0.9, 0.2, 0.9, 1.0, 0.2, 1.0]]
+    with pytest.raises(RuacError, match="a polygon within 0 to 1"):
+        CocoFolder(save(folder, data))[0]
+
+
+def test_a_place_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RuacError, match=r"file/out: cannot be written"):
+        write_coco(samples(), tmp_path / "file" / "out")

@@ -219,3 +219,8 @@ def test_one_pass_is_no_ensemble():
 def test_impossible_configs(settings, message):
     with pytest.raises(RuacError, match=message):
         EnsembleConfig(**settings).validate()
+
+
+def test_one_kind_of_pass_is_enough():
+    EnsembleConfig(jitters=1, sigma=0.0).validate()
+    EnsembleConfig(flips=["both"]).validate()

@@ -141,3 +141,13 @@ def test_settings_that_do_not_fit_are_user_errors():
         load_config(HeadConfig, None, ["posterior=evidential", "logit_scale=true"])
     with pytest.raises(RuacError, match=r"loss\.evidential\.ur"):
         load_config(EvidentialLossConfig, None, ["ur=-1"])
+
+
+def test_draws_have_the_spread_of_the_expectation_alone():
+    """``Var mu = beta / (nu (alpha - 1))``, of a posterior narrow enough for no draw to be cut off."""
+    shape = (1, 1, 1, 200_000)
+    nu, alpha, beta = 3.0, 2.5, 0.005
+    parameters = (torch.full(shape, value) for value in (0.45, nu, alpha, beta))
+    draws = EvidentialPosterior(*parameters, torch.zeros(shape)).sample(torch.Generator().manual_seed(0)).sigmoid()
+    assert draws.mean().item() == pytest.approx(0.45, abs=4e-4)
+    assert draws.var().item() == pytest.approx(beta / (nu * (alpha - 1)), rel=0.02)

@@ -225,3 +225,15 @@ def test_weights_of_half_precision_are_refused(kind):
     head = build_head(head_config(kind), token_dim=TOKEN_DIM, channels=CHANNELS).bfloat16()
     with pytest.raises(RuacError, match=r"^head: weights are bfloat16, expected float32"):
         predict(pass_of(), head)
+
+
+@pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
+def test_the_full_variance_has_the_terms_that_the_short_one_leaves_out(posterior):
+    """Per channel ``(1 + a) (1 + b) - 1`` against ``a b``, a and b the squared coefficients of variation."""
+    decoded = pass_of()
+    full, short = (make_head(posterior=posterior, variance=kind)(decoded) for kind in ("full", "short"))
+    assert torch.equal(full.mean, short.mean)
+    draws = torch.stack([full.sample() for _ in range(600)]).var(0)
+    assert (draws.mean() / full.variance.mean()).item() == pytest.approx(1, rel=0.1)
+    assert (short.variance <= full.variance).all()
+    assert short.variance.mean() < 0.9 * full.variance.mean()

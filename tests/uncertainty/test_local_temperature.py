@@ -9,7 +9,7 @@ from torch import nn
 from ruac.base.config import config_from, load_config
 from ruac.base.errors import RuacError
 from ruac.uncertainty import BayesianConfig, HeadConfig, build_head, head_config
-from ruac.uncertainty.local_temperature import GRID, INPUTS, LocalScale, LocalTemperature, _neighbourhood, answer_inputs
+from ruac.uncertainty.local_temperature import GRID, INPUTS, LocalScale, LocalTemperature, answer_inputs, neighbourhood
 
 
 def answer(n=3, side=16, seed=0):
@@ -31,6 +31,13 @@ def test_inputs_are_those_named_and_of_the_chosen_token():
     for n, k in enumerate(index.tolist()):
         own = decoded.logits[n, k]
         torch.testing.assert_close(named["logit"][n], torch.tanh(own / 4))
+        candidates = decoded.logits[n, 1:]
+        for name, logit in (
+            ("single mask", decoded.logits[n, 0]),
+            ("highest candidate", candidates.amax(0)),
+            ("lowest candidate", candidates.amin(0)),
+        ):
+            torch.testing.assert_close(named[name][n], torch.tanh(logit / 4))
         torch.testing.assert_close(named["share of the map"][n], (own.sigmoid().mean() + 1e-4).log().expand_as(own))
         torch.testing.assert_close(named["predicted IoU"][n], decoded.iou[n, k].expand_as(own))
         torch.testing.assert_close(
@@ -41,7 +48,7 @@ def test_inputs_are_those_named_and_of_the_chosen_token():
 @pytest.mark.parametrize("share", [0.08, 0.24])
 def test_a_neighbourhood_is_the_mean_of_what_lies_inside(share):
     maps = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    found = _neighbourhood(maps, share)[0, 0]
+    found = neighbourhood(maps, share)[0, 0]
     half = (2 * int(share * 20 / 2) + 1) // 2
     for y, x in ((0, 0), (10, 7), (19, 3)):
         square = maps[0, 0, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
@@ -51,8 +58,8 @@ def test_a_neighbourhood_is_the_mean_of_what_lies_inside(share):
 def test_a_neighbourhood_hardly_depends_on_the_resolution():
     coarse = F.avg_pool2d(torch.rand(1, 1, GRID, GRID, generator=torch.Generator().manual_seed(1)), 5, 1, 2)
     fine = F.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False)
-    wanted = F.interpolate(_neighbourhood(coarse, 0.24), scale_factor=4, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(_neighbourhood(fine, 0.24), wanted, atol=0.02, rtol=0)
+    wanted = F.interpolate(neighbourhood(coarse, 0.24), scale_factor=4, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(neighbourhood(fine, 0.24), wanted, atol=0.02, rtol=0)
 
 
 def test_training_starts_at_scale_one():

@@ -75,7 +75,7 @@ def image_in(folder: Path, name: str, where: str) -> Path:
 def read_json(path: Path) -> Any:
     """Raises `RuacError` for a file that is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RuacError(f"{path}: broken JSON: {error}") from error
     except OSError as error:

@@ -74,7 +74,7 @@ def _hypersim(root: Path, split: str) -> Iterator[Picture]:
 
 
 def _hypersim_split(file: Path, split: str) -> set[tuple[str, str, int]]:
-    with open(file, encoding="utf-8", newline="") as stream, keys_of(str(file)):
+    with open(file, encoding="utf-8-sig", newline="") as stream, keys_of(str(file)):
         rows = [row for row in csv.DictReader(stream) if row["split_partition_name"] == split]
         return {(row["scene_name"], row["camera_name"], int(row["frame_id"])) for row in rows}
 

@@ -21,12 +21,11 @@ INNER = np.concatenate([_grid(0, 14), np.full(1, 2, np.float32)])
 """Thresholds of inner masks, bold to safe: from 1/2, the mask itself, to 2, above any probability: nothing."""
 
 
-def object_losses(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def object_errors(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Missed share at `OUTER` and impurity at `INNER` of each of N objects, float64 ``[N, L]`` each, in [0, 1].
 
     Missed: the share of the object's pixels outside ``{p >= t}``. Impurity: the share of ``{p >= t}`` outside the
-    object, 0 where it is empty, and of each object the largest from t on: so it never grows towards the safe end, as
-    risk control asks, and what holds of it holds of the impurity itself.
+    object, 0 where it is empty.
 
     probability: float32 ``[N, H, W]`` in [0, 1]. truth: ``bool [N, H, W]``, none empty. Raises `RuacError` for
     probabilities that are nan or out of range, or an object without a pixel.
@@ -39,9 +38,26 @@ def object_losses(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarra
         kept = at_least(p[inside], OUTER)
         missed.append(1 - kept / inside.sum())
         right, wrong = at_least(p[inside], INNER), at_least(p[~inside], INNER)
-        impurity = wrong / np.maximum(right + wrong, 1)
-        impure.append(np.maximum.accumulate(impurity[::-1])[::-1])
+        impure.append(wrong / np.maximum(right + wrong, 1))
     return np.array(missed), np.array(impure)
+
+
+def object_losses(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`object_errors`, the impurity made to never grow towards the safe end, as risk control asks of a loss."""
+    missed, impurity = object_errors(probability, truth)
+    return missed, never_growing(impurity)
+
+
+def never_growing(losses: np.ndarray) -> np.ndarray:
+    """Of each row ``[N, L]`` the largest loss from a threshold on: what holds of it holds of the loss itself."""
+    return np.maximum.accumulate(losses[:, ::-1], axis=1)[:, ::-1]
+
+
+def object_sizes(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Areas of outer masks at `OUTER` and inner masks at `INNER`, in areas of each of N objects; float64 ``[N, L]``."""
+    area = truth.sum(axis=(1, 2))[:, None]
+    outer, inner = (np.array([at_least(p.ravel(), grid) for p in probability]) / area for grid in (OUTER, INNER))
+    return outer, inner
 
 
 def at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -14,10 +14,13 @@ from ruac.inference.model import UncertainSam
 
 
 def bounds_identity(model: UncertainSam) -> dict:
-    """What bounds belong to: weights and head, as one hash, and the input side. Filters change no probability."""
-    plain = UncertainSam(model.backbone, model.head)
-    head = None if model.head is None else asdict(model.head.config)
-    content = json.dumps([fingerprint(plain), head], sort_keys=True, default=str)
+    """What bounds belong to: weights, head, looks and reader as one hash, and the input side.
+
+    Filters change no probability, and so do not count.
+    """
+    parts = [part and asdict(part) for part in (model.head and model.head.config, model.looks)]
+    reader = model.reader and asdict(model.reader.config)
+    content = json.dumps([fingerprint(model.looking(model.looks)), *parts, reader], sort_keys=True, default=str)
     return {"model": hashlib.sha256(content.encode()).hexdigest(), "image_size": model.image_size}
 
 

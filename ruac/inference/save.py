@@ -20,7 +20,8 @@ def save_answer(folder: str | Path, name: str, answer: PredictedMasks) -> list[P
 
     ``NAME.mask.png`` is 0 or 255, ``NAME.uncertainty.png`` has 16 bits (0 certain, 65535 coin toss), and in
     ``NAME.json`` every mask, best first, has a score (predicted IoU), its box, area, mean uncertainty inside it
-    (null where it is empty) and COCO RLE. Raises `RuacError` where the folder cannot be written.
+    (null where it is empty) and COCO RLE; where the answer has inner and outer masks, ``NAME.inner.png`` and
+    ``NAME.outer.png`` as well. Raises `RuacError` where the folder cannot be written.
     """
     folder = Path(folder)
     mask, uncertainty = folder / f"{name}.mask.png", folder / f"{name}.uncertainty.png"
@@ -32,8 +33,14 @@ def save_answer(folder: str | Path, name: str, answer: PredictedMasks) -> list[P
         "uncertainty": {"file": uncertainty.name, "one": LEVELS},
         "masks": [_entry(*parts) for parts in zip(answer.masks, answer.scores, answer.uncertainty, strict=True)],
     }
+    files = [mask, uncertainty]
+    for bound in ("inner", "outer"):
+        if (masks := getattr(answer, bound)) is not None:
+            files.append(folder / f"{name}.{bound}.png")
+            _save_png(files[-1], masks[0].astype(np.uint8) * 255)
+            content[bound] = files[-1].name
     write_text(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
-    return [mask, uncertainty, folder / f"{name}.json"]
+    return [*files, folder / f"{name}.json"]
 
 
 def _entry(mask: np.ndarray, score: float, uncertainty: np.ndarray) -> dict:

@@ -7,7 +7,7 @@ import pytest
 
 from ruac.base.errors import RuacError
 from ruac.conformal.bounds import BoundsConfig, fit_bounds, load_bounds
-from ruac.conformal.mask_losses import INNER, OUTER, at_least, object_losses
+from ruac.conformal.mask_losses import INNER, OUTER, at_least, object_errors, object_losses, object_sizes
 
 
 def drawn(rng, count=4, size=(9, 11)):
@@ -30,10 +30,15 @@ def test_grids_run_from_bold_to_safe_and_end_in_the_trivial_answer():
 def test_losses_are_those_of_the_masks_counted_one_by_one():
     probability, truth = drawn(np.random.default_rng(0))
     missed, impurity = object_losses(probability, truth)
+    itself = object_errors(probability, truth)[1]
+    outer, inner = object_sizes(probability, truth)
     for n, (p, inside) in enumerate(zip(probability, truth, strict=True)):
         by_hand = [(inside & ~(p >= t)).sum() / inside.sum() for t in OUTER]
         assert missed[n] == pytest.approx(by_hand)
         plain = [((p >= t) & ~inside).sum() / max((p >= t).sum(), 1) for t in INNER]
+        assert itself[n] == pytest.approx(plain)
+        assert outer[n] == pytest.approx([(p >= t).sum() / inside.sum() for t in OUTER])
+        assert inner[n] == pytest.approx([(p >= t).sum() / inside.sum() for t in INNER])
         worst = [max(plain[k:]) for k in range(len(plain))]
         assert impurity[n] == pytest.approx(worst)
         assert (np.diff(impurity[n]) <= 0).all()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BOUNDS = ("coverage", "purity", "outer_size", "inner_size", "undecided")
-
 
 def bound_scores(inner: Tensor, outer: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Scores of N objects' inner and outer masks, float64 ``[N]`` each; all masks ``bool [N, H, W]``, no truth empty.

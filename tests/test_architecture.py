@@ -17,6 +17,7 @@ WINGS = {
     "conformal": "quantiles, pixel sets, risk control, inner and outer masks: maths on scores",
     "inference": "model, looks, corrections, export, `Predictor`",
     "evaluation": "the prompt path and scoring; `metrics`, `results`, `sweep`, `conformal`, `report`",
+    "labelling": "pseudo-labels by class, filtered by conformal sets",
     "training": "engine, tasks, objective, curriculum; `losses`, `attack`",
     "calibration": "fits to a frozen model",
     "studies": "`experiments`, `reproduce`, `benchmark`, quickstart",

@@ -24,6 +24,7 @@ from ruac.evaluation.sweep.claims import hash_names, image_names
 from ruac.inference.bounds import bounds_identity, bounds_path
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
+from ruac.inference.second_look import LooksConfig
 
 
 @dataclass
@@ -32,7 +33,8 @@ class ConformalConfig:
     sweep. Exactly one of export, a folder of ruac export, and backbone, for vanilla SAM 2; or an export with the
     backbone of a head-only export. alpha: the share that may be wrong, of which the file shows the thresholds; it
     holds all others as well. out: a JSON file or a folder (default: inside the export). images: how many, drawn by
-    `seed` (0: all). bounds: what is promised. protocol: as in a sweep; the promise is for masks after these prompts."""
+    `seed` (0: all). looks: further looks, if not those of the export. bounds: what is promised. protocol: as in a
+    sweep; the promise is for masks after these prompts."""
 
     source: str = "???"
     export: str | None = None
@@ -42,6 +44,7 @@ class ConformalConfig:
     images: int = 0
     seed: int = 0
     cpu: bool = False
+    looks: list[str] = field(default_factory=list)
     bounds: BoundsConfig = field(default_factory=BoundsConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
 
@@ -51,6 +54,8 @@ class ConformalConfig:
             raise RuacError("conformal: expected export= or, for vanilla SAM 2, backbone=")
         if self.export is None and self.out is None:
             raise RuacError("conformal: out= is missing; only an export has a place of its own for the file")
+        if self.looks:
+            LooksConfig(looks=self.looks).validate()
         if self.images < 0:
             raise RuacError(f"images: {self.images}, expected at least 0")
         if self.protocol.next_click == "replay":
@@ -59,7 +64,10 @@ class ConformalConfig:
 
 def run_conformal(config: ConformalConfig) -> Path:
     """Fit and write the file; returns its path. Raises `RuacError` for unusable data, a model or too few images."""
-    model = open_model(config.export, config.backbone).to(PartialState(cpu=config.cpu).device)
+    model = open_model(config.export, config.backbone)
+    if config.looks:
+        model = model.looking(LooksConfig(looks=config.looks))
+    model = model.eval().to(PartialState(cpu=config.cpu).device)
     dataset = dataset_of(config.source)
     places = draw_places(len(dataset), config.images, config.seed)
     check_enough(len(places), config.alpha, config.source)

@@ -93,6 +93,22 @@ def test_the_predictor_gives_inner_and_outer_masks(shelf, coco_folder, fitted):
         predictor.predict(**asked, alpha=1.5)
 
 
+def test_bounds_belong_to_the_looks_they_were_fitted_with(shelf, coco_folder, fitted, tmp_path):
+    path = run_conformal(config(shelf, coco_folder, looks=["flip"], out=str(tmp_path)))
+    predictors = {p: Predictor(shelf / "head", device="cpu", conformal=p) for p in (path, fitted)}
+    asked = {"points": np.array([[20.0, 18.0]]), "labels": np.array([1]), "alpha": ALPHA}
+    for place, predictor in predictors.items():
+        predictor.set_image(coco_folder / "images" / "0.png")
+        for looks in (None, ["flip"]):
+            if (looks is None) == (place == fitted):
+                answer = predictor.predict(**asked, looks=looks)
+                outer = np.float32(load_bounds(place).at(ALPHA).outer)
+                assert (answer.outer == (answer.probability >= outer)).all()
+            else:
+                with pytest.raises(RuacError, match="fitted on another model"):
+                    predictor.predict(**asked, looks=looks)
+
+
 def test_bounds_of_another_model_or_resolution_are_refused(shelf, nano, make_nano, fitted):
     model = load_exported(shelf / "head")
     read_bounds(fitted, model)

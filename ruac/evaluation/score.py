@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ruac.backbone import Backbone, Features
+from ruac.conformal.bounds import Thresholds
 from ruac.data.augment import prepare
 from ruac.data.sample import Sample
 from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
 from ruac.evaluation.metrics.band_counts import Band, band_counts
+from ruac.evaluation.metrics.bounds import bound_scores
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.results.schema import REGIONS
 from ruac.inference.look_mean import look_again
@@ -46,7 +48,8 @@ class Answer:
     crosses 1/2 in the same cell of the stride-4 grid as the mask's contour, but not always at the same
     picture pixel; no correction changes it. uncertainty: per named score, ``[N, H, W]`` in [0, 1].
     predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
-    ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click.
+    ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click. thresholds: of
+    inner and outer masks, where the model has conformal bounds.
     """
 
     masks: np.ndarray
@@ -56,6 +59,7 @@ class Answer:
     points: np.ndarray
     labels: np.ndarray
     j: np.ndarray
+    thresholds: Thresholds | None = None
 
 
 class Encodings:
@@ -114,6 +118,7 @@ def answer_image(
             answers[name] = _looked(model, prediction, last, scores[source], sample)
         else:
             answers[name] = _answer(prediction, last, scores[source], sample.masks.shape[1:])
+        answers[name] = replace(answers[name], thresholds=model.thresholds)
         if model.filters:
             answers[name] = _filter(model, answers[name], sample.masks)
     return answers
@@ -183,6 +188,9 @@ def _add(
         counts = band_counts(answer.probability, masks != truth, inside)  # [N, correct or wrong, bins]
         error = counts[:, 1].sum(1) / counts.sum((1, 2))
         doubt = inside.mean(next(iter(answer.uncertainty.values())))
+        bounds = {}
+        if answer.thresholds is not None:
+            bounds = bound_scores(*answer.thresholds(answer.probability), truth)
         for index, key in enumerate(sample.record.object_ids):
             scores.rows.append(
                 {
@@ -202,6 +210,7 @@ def _add(
                     "points": answer.points[index].reshape(-1).tolist(),
                     "labels": answer.labels[index].tolist(),
                 }
+                | {key: float(values[index]) for key, values in bounds.items()}
             )
 
 

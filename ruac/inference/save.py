@@ -23,8 +23,9 @@ def save_answer(
 
     ``NAME.mask.png`` is 0 or 255, ``NAME.uncertainty.png`` has 16 bits (0 certain, 65535 coin toss), and in
     ``NAME.json`` every mask, best first, has a score (predicted IoU), its box, area, mean uncertainty inside it
-    (null where it is empty) and COCO RLE. picture: the file that was asked about, which the JSON then names. Raises
-    `RuacError` where the folder cannot be written, or holds the answer to another picture under that name.
+    (null where it is empty) and COCO RLE; where the answer has inner and outer masks, ``NAME.inner.png`` and
+    ``NAME.outer.png`` as well. picture: the file that was asked about, which the JSON then names. Raises `RuacError`
+    where the folder cannot be written, or holds the answer to another picture under that name.
     """
     folder, of = Path(folder), None
     if picture is not None:
@@ -40,8 +41,14 @@ def save_answer(
         "uncertainty": {"file": uncertainty.name, "one": LEVELS},
         "masks": [_entry(*parts) for parts in zip(answer.masks, answer.scores, answer.uncertainty, strict=True)],
     }
+    files = [mask, uncertainty]
+    for bound in ("inner", "outer"):
+        if (masks := getattr(answer, bound)) is not None:
+            files.append(folder / f"{name}.{bound}.png")
+            _save_png(files[-1], masks[0].astype(np.uint8) * 255)
+            content[bound] = files[-1].name
     write_text(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
-    return [mask, uncertainty, folder / f"{name}.json"]
+    return [*files, folder / f"{name}.json"]
 
 
 def check_same_picture(folder: str | Path, name: str, picture: str | Path) -> None:

@@ -19,7 +19,8 @@ def answer():
     masks[2] = False
     uncertainty = random.random((3, 20, 31)).astype(np.float32)
     uncertainty[0, 0, :2] = 0, 1
-    return SimpleNamespace(masks=masks, uncertainty=uncertainty, scores=np.array([0.9, 0.5, 0.1], np.float32))
+    scores = np.array([0.9, 0.5, 0.1], np.float32)
+    return SimpleNamespace(masks=masks, uncertainty=uncertainty, scores=scores, inner=None, outer=None)
 
 
 def test_the_files_hold_the_answer(answer, tmp_path):

@@ -31,7 +31,7 @@ from ruac.training.attack import AttackConfig, build_attacker
 from ruac.training.engine import STREAM_LENGTH
 from ruac.training.losses.band import loss_band
 from ruac.training.losses.segmentation import soft_targets
-from ruac.uncertainty import HeadConfig, build_head, probit_logit
+from ruac.uncertainty import build_head, head_config, probit_logit
 from ruac.uncertainty.local_temperature import LocalTemperature, answer_inputs
 
 LEARNED = ("learned", "patch", "pgd")  # attacks that would have to be trained, or climb a loss
@@ -200,7 +200,7 @@ def _model(config: LocalTemperatureFitConfig) -> tuple[UncertainSam, BackboneCon
     old, whole = None, False
     if config.backbone is not None:
         backbone, spec = load_backbone(config.backbone), backbone_config(config.backbone)
-        head_config = HeadConfig(posterior="local_temperature", local_hidden=config.hidden)
+        wanted = head_config("local_temperature", local_hidden=config.hidden)
     else:
         loaded, (spec, whole) = load_exported(config.export), exported_backbone(config.export)
         backbone, old = loaded.backbone, loaded.head
@@ -209,11 +209,10 @@ def _model(config: LocalTemperatureFitConfig) -> tuple[UncertainSam, BackboneCon
             raise RuacError(
                 f"{config.export}: posterior {posterior}, expected signed, nonnegative or local_temperature"
             )
-        head_config = replace(
-            old.config, local_temperature=posterior != "local_temperature", local_hidden=config.hidden
-        )
+        more = {} if posterior == "local_temperature" else {"local_temperature": True}
+        wanted = replace(old.config, local_hidden=config.hidden, **more)
     torch.manual_seed(config.seed)
-    head = build_head(head_config, token_dim=backbone.token_dim, channels=backbone.channels)
+    head = build_head(wanted, token_dim=backbone.token_dim, channels=backbone.channels)
     if old is not None:
         kept = {name: value for name, value in old.state_dict().items() if not name.startswith("local_temperature.")}
         head.load_state_dict(kept, strict=False)

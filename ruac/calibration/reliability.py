@@ -25,8 +25,16 @@ from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.inference.export import load_exported
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import UncertainSam
-from ruac.inference.predictor import DEFAULT, model_identity
-from ruac.inference.reliability import NAME, Reader, Reliability, feature_logit, mask_features, save_reliability
+from ruac.inference.predictor import DEFAULT
+from ruac.inference.reliability import (
+    NAME,
+    Reader,
+    Reliability,
+    feature_logit,
+    mask_features,
+    model_identity,
+    save_reliability,
+)
 from ruac.inference.second_look import LooksConfig, Question
 
 CURVE = 200  # points of the curve of risk

@@ -73,7 +73,7 @@ def run_fit(config: TemperatureFitConfig) -> Path:
         "source": {"name": dataset.name, "sha256": dataset_hash(dataset)},
         "environment": environment(),
     }
-    model = UncertainSam(backbone, TemperatureHead(TemperatureConfig(temperature)))
+    model = UncertainSam(backbone, TemperatureHead(TemperatureConfig(temperature=temperature)))
     return export_model(model, backbone_config(config.backbone), config.out, with_backbone=False, record=record)
 
 
@@ -86,7 +86,7 @@ def draw_pixels(backbone: Backbone, dataset: MaskDataset, config: TemperatureFit
         sample = dataset[position]
         features = Encodings(sample.image)(backbone)
         rng = np.random.default_rng([config.seed, position])
-        for block in blocks(len(sample.masks), backbone):
+        for block in blocks(len(sample.masks), backbone, pixels=sample.masks[0].size):
             part = objects_of(sample, block)
             keys = [f"{part.record.id}/{k}" for k in part.record.object_ids]
             *_, final = prompt_objects(

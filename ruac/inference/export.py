@@ -22,7 +22,6 @@ from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import HeadConfig, build_head
 from ruac.uncertainty.look_reader import LookReader, LookReaderConfig
-from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -55,7 +54,7 @@ def export_model(
         "backbone": asdict(backbone),
         "backbone_included": with_backbone,
         "decoder_sha256": fingerprint(model.backbone.sam.sam_mask_decoder),
-        "head": _head_entry(model.head.config if model.head else HeadConfig(posterior="none")),
+        "head": _head_entry(model.head.config if model.head else HeadConfig("none")),
         "record": record or {},
     }
     if model.looks is not None:
@@ -103,10 +102,7 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     if isinstance(head_config, EnsembleConfig):
         return EnsembleSam(body, head_config).eval()
     with torch.random.fork_rng(devices=[]):
-        if isinstance(head_config, TemperatureConfig):
-            head = TemperatureHead(head_config)
-        else:
-            head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
+        head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
     if head is not None:
         _load(head, parts["head"], folder / WEIGHTS)
         head.requires_grad_(False).eval()
@@ -119,15 +115,14 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     return UncertainSam(body, head, looks=looks, reader=reader).eval()
 
 
-def _head_entry(config: Any) -> dict[str, Any]:
-    """posterior says which config the other keys are of; most have it as a field, and those without name it."""
+def _head_entry(config: HeadConfig | EnsembleConfig) -> dict[str, Any]:
+    """posterior says which config the other keys are of; an ensemble, which has no head, does not hold it."""
     return {"posterior": config.posterior} | asdict(config)
 
 
-def _head_config(entry: Any, where: str) -> Any:
-    others = {"temperature": TemperatureConfig, "ensemble": EnsembleConfig}
-    if isinstance(entry, dict) and (kind := others.get(entry.get("posterior"))):
-        return config_from(kind, {key: value for key, value in entry.items() if key != "posterior"}, where)
+def _head_config(entry: Any, where: str) -> HeadConfig | EnsembleConfig:
+    if isinstance(entry, dict) and entry.get("posterior") == "ensemble":
+        return config_from(EnsembleConfig, {key: value for key, value in entry.items() if key != "posterior"}, where)
     return config_from(HeadConfig, entry, where)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ruac.backbone import Backbone, Decoded, Features
 from ruac.backbone.precision import expect_full_precision
 from ruac.backbone.prompts import Prompts
+from ruac.conformal.bounds import Thresholds
 from ruac.inference.answer import Maps, answer_maps
 from ruac.uncertainty import Head, MaskPosterior, probit_logit
 
@@ -80,6 +81,7 @@ class UncertainSam(nn.Module):
         self.filters = nn.ModuleList(filters)
         self.looks = looks
         self.reader = reader
+        self.thresholds: Thresholds | None = None  # of inner and outer masks, which change no answer
 
     @property
     def image_size(self) -> int:
@@ -104,6 +106,10 @@ class UncertainSam(nn.Module):
         as it is or under a key of `looks.FLIPS`. prompts: the last ones. keys: a stable id per object.
         """
         return predict(decoded, self.head)
+
+    def looking(self, looks: LooksConfig | None) -> UncertainSam:
+        """The same backbone, head and reader with these looks, and without filters."""
+        return UncertainSam(self.backbone, self.head, looks=looks, reader=self.reader)
 
     def filtered(self, masks: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
         """Masks ``bool [N, H, W]`` after all filters, given their total uncertainty."""

@@ -25,6 +25,9 @@ class PredictedMasks:
     asked for or without a head. tokens: ``int [M]``, which of SAM 2's masks each is: 1 to 3 the
     candidates, 0 the single mask. reliability: IoU to expect of each mask by what was fitted on source images
     (`reliability.Reader`), ``[M]``; None where nothing was fitted for such answers.
+    inner, outer: ``bool [M, H, W]``, None unless asked for by an alpha: of the first mask, the share of the object
+    outside `outer`, and of `inner` outside the object, is at most alpha in expectation, for pictures and prompts like
+    those it was fitted on (`MaskBounds` says what that means).
 
     Of N > 1 objects every array has one more dimension in front, ``[N, M, ...]``.
     """
@@ -38,6 +41,8 @@ class PredictedMasks:
     epistemic: np.ndarray | None = None
     tokens: np.ndarray | None = None
     reliability: np.ndarray | None = None
+    inner: np.ndarray | None = None
+    outer: np.ndarray | None = None
 
     @property
     def expected_iou(self) -> np.ndarray:

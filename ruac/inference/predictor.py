@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from ruac.backbone.load import ROOT
 from ruac.backbone.outputs import as_prompt, upsample
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
+from ruac.conformal.bounds import MaskBounds, Thresholds
+from ruac.inference.bounds import read_bounds
 from ruac.inference.embeddings import EncodedPicture, Encoder, load_embeddings, save_embeddings
-from ruac.inference.export import fingerprint, load_exported
+from ruac.inference.export import load_exported
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.picture import picture_of
 from ruac.inference.predicted import PredictedBatch, PredictedMasks
-from ruac.inference.reliability import NAME, load_reliability, mask_features
-from ruac.inference.second_look import LooksConfig, Question
+from ruac.inference.reliability import NAME, load_reliability, mask_features, model_identity
+from ruac.inference.second_look import LooksConfig, Question, looks_config
 from ruac.inference.temperature_file import backbone_identity
 from ruac.inference.unccorr import UncCorr
 from ruac.inference.user_prompts import UserPrompts
@@ -40,9 +42,9 @@ class Predictor:
 
     model: an exported folder (default: the embedded nano), an `UncertainSam`, or a SAM 2 of the sam2 package, which
     answers without a head. backbone: where the backbone of a head-only export lies. device: default is that of a
-    model that is given, else CUDA, then MPS, then CPU. reliability: a file of ``ruac fit-reliability``; default: the
-    one in the exported folder, if there is one. remember: number of pictures whose features are kept, so that
-    coming back to one does not encode it again.
+    model that is given, else CUDA, then MPS, then CPU. conformal, reliability: files of ``ruac
+    conformal`` and ``ruac fit-reliability``, or folders with one; default: the exported folder's.
+    remember: number of pictures whose features are kept, so that coming back to one does not encode it again.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Predictor:
         *,
         backbone: str | BackboneConfig | None = None,
         device: str | torch.device | None = None,
+        conformal: str | Path | None = None,
         reliability: str | Path | None = None,
         remember: int = 4,
     ):
@@ -66,6 +69,8 @@ class Predictor:
         self.device = torch.device(device or _best_device())
         self.model = loaded.to(self.device).eval()
         self._reliability = None if reliability is None else load_reliability(reliability, model_identity(self.model))
+        self._bounds_at = conformal or (None if isinstance(model, nn.Module) else model)
+        self._bounds: dict[str, MaskBounds] = {}  # by the looks they are for
         self._pictures: list[EncodedPicture] = []
         self._encoder = Encoder(self.model, self.device, remember)
 
@@ -98,6 +103,7 @@ class Predictor:
         decomposed: bool = False,
         correct: bool = False,
         looks: LooksConfig | Sequence[str] | None = None,
+        alpha: float | None = None,
     ) -> PredictedMasks:
         """Answer prompts on the image set before.
 
@@ -110,13 +116,15 @@ class Predictor:
         decomposed: also aleatoric and epistemic maps. correct:
         drop uncertain components of the masks (`unccorr.corrected`); all else stays as it is. looks: look at
         the object again (``["zoom"]``, see `LooksConfig`; default: as the model was made, or not); one mask comes back,
-        that of the best score, with aleatoric and epistemic maps, and its logits are the first look's.
+        that of the best score, with aleatoric and epistemic maps, and its logits are the first look's. alpha: also
+        inner and outer masks that are wrong by at most this share in expectation.
 
-        Raises `RuacError` without an image, without a prompt, or for arrays of another shape.
+        Raises `RuacError` without an image, without a prompt, for arrays of another shape, or for an alpha without
+        conformal bounds of this model that allow it.
         """
         picture = self._picture("predict")
         asked = (point_coords, point_labels, box, mask_input, normalize_coords)
-        how = self._how(multimask_output, return_logits, decomposed, correct, looks)
+        how = self._how(multimask_output, return_logits, decomposed, correct, looks, alpha)
         return self._answer(picture, asked, how)
 
     def predict_batch(
@@ -194,6 +202,14 @@ class Predictor:
         """Forget which picture is set."""
         self._pictures = []
 
+    def _conformal(self, looks: LooksConfig | None) -> MaskBounds:
+        """The bounds of this model, looking as often; its hash is taken once."""
+        if self._bounds_at is None:
+            raise RuacError("alpha: no conformal bounds; expected conformal=, or an export with such a file")
+        if repr(looks) not in self._bounds:
+            self._bounds[repr(looks)] = read_bounds(self._bounds_at, self.model.looking(looks))
+        return self._bounds[repr(looks)]
+
     def _picture(self, what: str) -> EncodedPicture:
         if not self._pictures:
             raise RuacError(f"{what}: no image; call set_image first")
@@ -212,7 +228,8 @@ class Predictor:
                 parts.append(self._decode(picture, prompts.select(some), how))
         order = np.argsort(places)
         whole = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
-        return PredictedMasks(**{name: array[0] if len(order) == 1 else array for name, array in whole.items()})
+        whole = {name: array[0] if len(order) == 1 else array for name, array in whole.items()}
+        return _bounded(PredictedMasks(**whole), how.thresholds)
 
     def _decode(self, picture: EncodedPicture, prompts: Prompts, how: _How) -> dict[str, np.ndarray]:
         """The arrays of `PredictedMasks` with the objects in front."""
@@ -228,9 +245,12 @@ class Predictor:
         if how.looks is not None:
             return self._look_again(picture, prompts, prediction, tokens[:, 0], how)
         maps = prediction.maps(tokens, picture.size, parts=how.decomposed)
-        full = upsample(logits, picture.size)
         uncertainty = _array(maps.total)
-        masks = _array(full) if how.logits else self._filtered(_array(full > 0), uncertainty, how)
+        if how.logits:
+            masks = _array(upsample(logits, picture.size))
+        else:  # one by one: a picture of 100 megapixels has 0.4 GB in each map
+            hard = [_array(upsample(one, picture.size)[:, 0] > 0) for one in logits.split(1, dim=1)]
+            masks = self._filtered(np.stack(hard, axis=1), uncertainty, how)
         answer = {
             "masks": masks,
             "scores": _array(_of_tokens(prediction.iou, tokens)),
@@ -284,11 +304,13 @@ class Predictor:
         decomposed: bool = False,
         correct: bool = False,
         looks: LooksConfig | Sequence[str] | None = None,
+        alpha: float | None = None,
     ) -> _How:
-        looks = _looks_config(self.model.looks if looks is None else looks)
+        looks = looks_config(self.model.looks if looks is None else looks)
         if logits and (correct or looks is not None):
             raise RuacError("return_logits: expected without correct and looks, which change masks and no logits")
-        return _How(multimask, logits, decomposed, correct, looks)
+        thresholds = None if alpha is None else self._conformal(looks).at(alpha)
+        return _How(multimask, logits, decomposed, correct, looks, thresholds)
 
 
 @dataclass(frozen=True)
@@ -300,6 +322,7 @@ class _How:
     decomposed: bool
     correct: bool
     looks: LooksConfig | None
+    thresholds: Thresholds | None
 
 
 def _of_tokens(values: Tensor, tokens: Tensor) -> Tensor:
@@ -307,19 +330,11 @@ def _of_tokens(values: Tensor, tokens: Tensor) -> Tensor:
     return values[torch.arange(len(tokens), device=values.device)[:, None], tokens]
 
 
-def model_identity(model: UncertainSam) -> dict:
-    """What a reliability belongs to: the weights' hash, head and all, and the side of the input."""
-    return {"sha256": fingerprint(model), "image_size": model.image_size}
-
-
-def _looks_config(looks: LooksConfig | Sequence[str] | None) -> LooksConfig | None:
-    if looks is None or isinstance(looks, LooksConfig):
-        config = looks
-    else:
-        config = LooksConfig(looks=[looks] if isinstance(looks, str) else list(looks))
-    if config is not None:
-        config.validate()
-    return config
+def _bounded(answer: PredictedMasks, thresholds: Thresholds | None) -> PredictedMasks:
+    if thresholds is None:
+        return answer
+    inner, outer = thresholds(answer.probability)
+    return replace(answer, inner=inner, outer=outer)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

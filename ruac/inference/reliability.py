@@ -13,6 +13,8 @@ from ruac.base.config import config_from
 from ruac.base.errors import RuacError
 from ruac.base.files import write_text
 from ruac.inference.expected_iou import expected_iou, joint_iou
+from ruac.inference.export import fingerprint
+from ruac.inference.model import UncertainSam
 
 NAME = "reliability.json"
 FORMAT = 1
@@ -57,6 +59,11 @@ class Reliability:
 
     def reader(self, looks: list[str]) -> Reader | None:
         return self.readers.get(",".join(looks))
+
+
+def model_identity(model: UncertainSam) -> dict:
+    """What a reliability belongs to: the weights' hash, head and all, and the side of the input."""
+    return {"sha256": fingerprint(model), "image_size": model.image_size}
 
 
 def mask_features(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,17 @@ class LooksConfig:
         if name != "zoom" or mirror not in ([], ["flip"]) or not 1 <= margin < math.inf or zoom.endswith(":"):
             raise RuacError(f"looks: {look!r}, expected zoom, flip or zoom+flip; zoom:2.4 sets its margin, at least 1")
         return margin, bool(mirror)
+
+
+def looks_config(looks: LooksConfig | Sequence[str] | None) -> LooksConfig | None:
+    """Looks as a user names them, checked; raises `RuacError` for what is none."""
+    if looks is None or isinstance(looks, LooksConfig):
+        config = looks
+    else:
+        config = LooksConfig(looks=[looks] if isinstance(looks, str) else list(looks))
+    if config is not None:
+        config.validate()
+    return config
 
 
 @dataclass(frozen=True, eq=False)

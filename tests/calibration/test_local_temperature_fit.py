@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from builders import save_backbone, with_head
 
 from ruac.backbone import BackboneConfig
 from ruac.backbone.prompts import first_prompts
@@ -18,7 +19,7 @@ from ruac.calibration.local_temperature import (
 from ruac.inference.export import export_model, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.training.attack import AttackConfig
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, build_head, head_config
 from ruac.uncertainty.local_temperature import INPUTS, LocalTemperature
 
 
@@ -39,13 +40,8 @@ def config(coco_folder, tmp_path):
 @pytest.fixture
 def exported(nano, tmp_path, monkeypatch):
     """A signed head on the random nano, whole, in a folder."""
-    torch.manual_seed(3)
-    head = build_head(HeadConfig(logit_scale=True), token_dim=nano.token_dim, channels=nano.channels)
-    with torch.no_grad():
-        head.log_scale.fill_(0.3)
-    return export_model(
-        UncertainSam(nano, head), BackboneConfig(image_size=64), tmp_path / "signed", with_backbone=True
-    )
+    model = with_head(nano, BayesianConfig(logit_scale=True), scale=0.3)
+    return export_model(model, BackboneConfig(image_size=64), tmp_path / "signed", with_backbone=True)
 
 
 def test_an_exported_head_gets_a_context_and_nothing_else_changes(config, exported):
@@ -66,18 +62,15 @@ def test_an_exported_head_gets_a_context_and_nothing_else_changes(config, export
     assert torch.equal(one > 0, other > 0)
 
 
-def test_sam_alone_gets_a_head_without_spread(config, nano, tmp_path, monkeypatch):
-    monkeypatch.setattr(context_fit, "load_backbone", lambda spec: nano)
-    monkeypatch.setattr(context_fit, "backbone_config", lambda spec: BackboneConfig(image_size=64))
-    config.backbone = "nano"
+def test_sam_alone_gets_a_head_without_spread(config, nano, tmp_path):
+    save_backbone(nano, tmp_path)
+    config.backbone = str(tmp_path / "backbone.yaml")
     out = run_local_temperature_fit(config)
     content = json.loads((out / "config.json").read_text())
     assert content["head"]["posterior"] == "local_temperature"
     assert content["record"]["pixels"] > 0
     assert set(content["record"]["nll"]) == {"before", "after"}
-    with monkeypatch.context() as patch:
-        patch.setattr("ruac.inference.export.load_backbone", lambda spec: nano)
-        model = load_exported(out)
+    model = load_exported(out)
     features = model.encode(torch.randn(1, 3, 64, 64)).gather(torch.zeros(1, dtype=torch.int64))
     answer = model.decode(features, first_prompts(torch.ones(1, 64, 64, dtype=torch.bool), box_share=1.0))
     assert torch.equal(answer.posterior.variance, torch.zeros_like(answer.logits))
@@ -136,7 +129,7 @@ def test_impossible_settings(change, message):
 
 
 def test_a_head_without_a_normal_logit_is_refused(config, nano, tmp_path):
-    head = build_head(HeadConfig(posterior="dropout"), token_dim=nano.token_dim, channels=nano.channels)
+    head = build_head(head_config("dropout"), token_dim=nano.token_dim, channels=nano.channels)
     model = UncertainSam(nano, head)
     config.export = str(export_model(model, BackboneConfig(image_size=64), tmp_path / "x", with_backbone=True))
     with pytest.raises(RuacError, match="posterior dropout, expected signed, nonnegative or local_temperature"):

@@ -10,7 +10,7 @@ from ruac.backbone.sam2_parts import SAM2ImagePredictor
 from ruac.base.errors import RuacError
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 SIZES = ((40, 100), (64, 64), (90, 50))
 CLICKS = np.array([[[30.0, 20.0], [3.0, 4.0]], [[80.0, 11.0], [20.5, 39.0]]])  # two objects, two points each
@@ -19,7 +19,7 @@ BOXES = np.array([[5.0, 6.0, 70.0, 30.0], [1.0, 2.0, 20.0, 9.0]])
 
 
 def with_head(body: Backbone) -> UncertainSam:
-    head = BayesianHead(HeadConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
+    head = BayesianHead(BayesianConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
     return UncertainSam(body, head.requires_grad_(False))
 
 

@@ -5,17 +5,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from builders import with_head
 from PIL import Image
 from scipy import ndimage
 from torch import nn
 
-from ruac.backbone import Backbone, BackboneConfig
+from ruac.backbone import BackboneConfig
 from ruac.base.errors import RuacError
 from ruac.inference.export import export_model
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.second_look import LooksConfig
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig
 
 HEIGHT, WIDTH = 40, 100
 CLICK = {"point_coords": np.array([[30.0, 20.0]]), "point_labels": np.array([1])}
@@ -26,16 +27,13 @@ def picture():
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
-def with_head(body: Backbone) -> UncertainSam:
-    torch.manual_seed(0)
-    head = BayesianHead(HeadConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
-    head.log_scale.data.fill_(0.3)
-    return UncertainSam(body, head.requires_grad_(False))
+def with_scale(body):
+    return with_head(body, BayesianConfig(logit_scale=True), scale=0.3)
 
 
 @pytest.fixture(scope="module")
 def predictor(make_nano, picture):
-    predictor = Predictor(with_head(make_nano()), device="cpu")
+    predictor = Predictor(with_scale(make_nano()), device="cpu")
     predictor.set_image(picture)
     return predictor
 
@@ -150,7 +148,7 @@ def test_the_answer_depends_on_this_prompt_and_image_alone(predictor, make_nano,
     predictor.set_image(picture[::-1])
     assert not np.array_equal(predictor.predict(**CLICK).logits, first.logits)
     predictor.set_image(picture)
-    fresh = Predictor(with_head(make_nano()), device="cpu")
+    fresh = Predictor(with_scale(make_nano()), device="cpu")
     fresh.set_image(picture)
     for other in (predictor, fresh):
         again = arrays(other.predict(**CLICK, decomposed=True))
@@ -167,7 +165,7 @@ def test_arguments_are_not_changed(predictor):
 
 def test_pictures_in_every_form(make_nano, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "a.png")
-    predictor = Predictor(with_head(make_nano()), device="cpu")
+    predictor = Predictor(with_scale(make_nano()), device="cpu")
     found = []
     tensor = torch.from_numpy(picture).permute(2, 0, 1)
     same = (picture, Image.fromarray(picture), tmp_path / "a.png", str(tmp_path / "a.png"), tensor, tensor / 255)
@@ -182,7 +180,7 @@ def test_pictures_in_every_form(make_nano, picture, tmp_path):
 
 
 def test_an_exported_folder(make_nano, picture, tmp_path, predictor):
-    model = with_head(make_nano())
+    model = with_scale(make_nano())
     out = export_model(model, BackboneConfig(image_size=64), tmp_path / "out", with_backbone=True)
     loaded = Predictor(out, device="cpu")
     loaded.set_image(picture)
@@ -297,7 +295,7 @@ def test_a_second_look_gives_one_mask_with_all_maps(predictor):
 
 
 def test_a_model_that_looks_again_does_so_unasked(make_nano, picture):
-    model = with_head(make_nano())
+    model = with_scale(make_nano())
     model.looks = LooksConfig(looks=["flip"])
     predictor = Predictor(model, device="cpu")
     predictor.set_image(picture)

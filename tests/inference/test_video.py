@@ -18,7 +18,7 @@ from ruac.inference.expected_iou import joint_iou
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.video import VideoFrame, VideoPredictor, VideoReview
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 HEIGHT, WIDTH, SIDE = 60, 90, 18
 
@@ -45,7 +45,7 @@ def tiny():
     torch.manual_seed(0)
     body = build_backbone(BackboneConfig(kind="tiny", image_size=128)).freeze()
     body.sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(3.0)  # random weights see no object
-    head = BayesianHead(HeadConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
+    head = BayesianHead(BayesianConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
     return UncertainSam(body, head.requires_grad_(False)).eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruac.backbone import load_backbone
+from ruac.inference.bounds import read_bounds
 from ruac.inference.export import load_exported
 from ruac.inference.looks import EnsembleSam
 from ruac.inference.model import UncertainSam
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 def load_model(entry: ModelConfig) -> UncertainSam:
     """The model of an entry, on the CPU. Raises `RuacError` for files that are missing or do not belong together."""
+    model = _load(entry)
+    if entry.conformal is not None:
+        model.thresholds = read_bounds(entry.conformal, model).at(entry.alpha)
+    return model
+
+
+def _load(entry: ModelConfig) -> UncertainSam:
     if entry.export is not None:
         model = load_exported(entry.export, backbone=entry.backbone)
     else:
@@ -26,7 +34,7 @@ def load_model(entry: ModelConfig) -> UncertainSam:
             return EnsembleSam(backbone, entry.ensemble)
         head = None
         if entry.temperature is not None:
-            head = TemperatureHead(TemperatureConfig(read_temperature(entry.temperature, backbone)))
+            head = TemperatureHead(TemperatureConfig(temperature=read_temperature(entry.temperature, backbone)))
         model = UncertainSam(backbone, head)
     filters = [UncCorr()] if entry.unccorr else []
     return UncertainSam(model.backbone, model.head, filters, entry.looks_over(model.looks), model.reader)

@@ -20,8 +20,8 @@ from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.open import open_domains
 from ruac.inference.export import fingerprint, load_exported
 from ruac.inference.model import UncertainSam
-from ruac.inference.predictor import DEFAULT, model_identity
-from ruac.inference.reliability import Reader, load_reliability
+from ruac.inference.predictor import DEFAULT
+from ruac.inference.reliability import Reader, load_reliability, model_identity
 from ruac.studies.experiments.outputs import write_outputs
 
 SCORES = ("predicted_iou", "expected_iou", "joint_iou", "reliability", "oracle")

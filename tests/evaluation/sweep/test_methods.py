@@ -40,7 +40,7 @@ def sample(coco_folder):
 def models(nano):
     return {
         "vanilla": UncertainSam(nano, None),
-        "temperature": UncertainSam(nano, TemperatureHead(TemperatureConfig(2.5))),
+        "temperature": UncertainSam(nano, TemperatureHead(TemperatureConfig(temperature=2.5))),
         "jitter": EnsembleSam(nano, EnsembleConfig(jitters=3, sigma=0.2)),
         "flip": EnsembleSam(nano, EnsembleConfig(flips=["horizontal", "vertical"])),
     }
@@ -157,7 +157,7 @@ class Specked(Backbone):
 
 def test_corrected_masks_are_what_is_scored(nano, sample):
     body = Specked(nano.sam, name="specked").eval()
-    for head in (None, TemperatureHead(TemperatureConfig(1.5))):
+    for head in (None, TemperatureHead(TemperatureConfig(temperature=1.5))):
         plain = UncertainSam(body, head)
         models, scores = {"plain": plain, "unccorr": UncertainSam(plain.backbone, plain.head, [UncCorr()])}, Scores()
         answers = answer_image(models, sample, PROTOCOL)

@@ -14,10 +14,11 @@ WINGS = {
     "data": "readers, training samples; `synthetic`: scenes, shifts, corruptions; `domains`: native downloads",
     "backbone": "SAM 2 behind `encode` and `decode`; prompts",
     "uncertainty": "heads, posteriors, maps",
+    "calibration": "calibrators: logits in, logits out; one registry",
     "inference": "model, looks, corrections, export, `Predictor`",
     "evaluation": "the prompt path and scoring; `metrics`, `results`, `sweep`, `report`",
     "training": "engine, tasks, objective, curriculum; `losses`, `attack`",
-    "calibration": "fits to a frozen model",
+    "fitting": "calibrators fitted to a frozen model",
     "studies": "`experiments`, `reproduce`, `benchmark`, quickstart",
     "cli": "one file per verb",
 }

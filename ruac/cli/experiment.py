@@ -16,6 +16,7 @@ EXPERIMENTS = {  # names in ruac.studies.experiments.NAME: what configures it, w
     "prompt_paths": ("PromptPathsConfig", "run_prompt_paths"),
     "channel_shift": ("ChannelShiftConfig", "run_channel_shift"),
     "own_error": ("OwnErrorConfig", "run_own_error"),
+    "calibration": ("CalibrationConfig", "run_calibration"),
 }
 
 

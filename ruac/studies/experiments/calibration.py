@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ruac.base.errors import RuacError
 from ruac.calibration import KINDS
 from ruac.calibration.local import READS, LocalConfig
+from ruac.data.open import place_and_split
 from ruac.evaluation.metrics.significance import wilcoxon
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.results.load import read_table
@@ -74,43 +75,38 @@ def run_calibration(config: CalibrationConfig) -> Path:
         if not (Path(fit.out) / "config.json").is_file():
             run_calibrate(fit)
     held = next((Path(fits[BASE].out) / "splits").glob("*/held_out.txt"))
-    sweep = SweepConfig(
-        models=[ModelConfig(VANILLA, backbone=config.backbone)]
-        + [ModelConfig(name, export=fit.out) for name, fit in fits.items()],
-        reference=[f"{config.source.rpartition('@')[0] or config.source}@{held.with_suffix('').resolve()}"],
-        domains=config.domains,
-        limit=config.limit,
-        panels=0,
-        cpu=config.cpu,
-        protocol=config.protocol,
-        out=f"{config.out}/sweep",
-    )
-    rows = read_table(run_sweep(sweep) / DOMAINS)
-    table = summarise(rows[rows.score.isin(["entropy", "total"])])
+    models = [ModelConfig(VANILLA, backbone=config.backbone)]
+    models += [ModelConfig(name, export=fit.out) for name, fit in fits.items()]
+    common = {"models": models, "panels": 0, "cpu": config.cpu, "protocol": config.protocol}
+    source = f"{place_and_split(config.source)[0]}@{held.with_suffix('').resolve()}"
+    own = run_sweep(SweepConfig(domains=[source], out=f"{config.out}/source", **common))
+    unseen = run_sweep(SweepConfig(domains=config.domains, limit=config.limit, out=f"{config.out}/domains", **common))
+    table = summarise(*(_first_scores(read_table(folder / DOMAINS)) for folder in (own, unseen)))
     print(table.round(4).to_string(index=False))
     return write_outputs(config.out, "calibration", config=config, table=table, figure=_figure(table), facts={})
 
 
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row per model: ECE, NLL and PRR on the source and as means over domains, and how they compare.
+def _first_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows.score.isin(["entropy", "total"])]
 
-    rows: of ``domains.csv``, one score per model. ``beats_vanilla``, ``beats_temperature``: domains of lower band ECE,
-    with the p of Wilcoxon's test over domains.
+
+def summarise(source: pd.DataFrame, unseen: pd.DataFrame) -> pd.DataFrame:
+    """A row per model: ECE, NLL, PRR and AUROC as means over data sets, and how models compare over unseen domains.
+
+    source, unseen: of a ``domains.csv`` each, one score per model. ``beats_vanilla``, ``beats_temperature``: domains of
+    lower band ECE, with the p of Wilcoxon's test over domains.
     """
+    band = unseen[unseen.region == "band"].pivot(index="domain", columns="model", values="ece")
     found = []
-    values = rows.set_index(["model", "region", "domain"])
-    unseen = list(dict.fromkeys(rows.domain[~rows.reference]))
-    source = list(dict.fromkeys(rows.domain[rows.reference]))
-    for model in dict.fromkeys(rows.model):
-        row = {"model": model, "domains": len(unseen)}
-        for place, names in (("source", source), ("domains", unseen)):
+    for model in dict.fromkeys(unseen.model):
+        row = {"model": model, "domains": len(band)}
+        for place, rows in (("source", source), ("domains", unseen)):
             for region in ("image", "band"):
-                own = values.loc[(model, region)].loc[names]
+                own = rows[(rows.model == model) & (rows.region == region)]
                 row |= {f"{place}_{region}_{m}": float(own[m].mean()) for m in ("ece", "nll", "prr", "auroc")}
         for other in (VANILLA, BASE):
-            ours, theirs = (values.loc[(name, "band")].loc[unseen, "ece"] for name in (model, other))
-            row[f"beats_{other}"] = int((ours < theirs).sum())
-            row[f"p_{other}"] = float(wilcoxon(ours, theirs)) if model != other else float("nan")
+            row[f"beats_{other}"] = int((band[model] < band[other]).sum())
+            row[f"p_{other}"] = float(wilcoxon(band[model], band[other])) if model != other else float("nan")
         found.append(row)
     return pd.DataFrame(found)
 

@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
+from accelerate.state import AcceleratorState, GradientState
+from builders import rle_of, save_backbone, with_head
 from PIL import Image
 from pycocotools import mask as rle
-from safetensors.torch import save_file
 
 from ruac.backbone import Backbone, BackboneConfig, build_backbone
 from ruac.inference.export import export_model
-from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
 
 torch.set_num_threads(1)
 
@@ -29,6 +27,13 @@ HEIGHT, WIDTH = 48, 64
 def seeded() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def fresh_accelerator() -> None:
+    """Of an earlier test in this process nothing is left: accelerate keeps what it was first asked for."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +69,7 @@ def coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT, "origin": "ab"[number % 2]}
         )
         for mask in masks:
-            code = rle.encode(np.asfortranarray(mask, np.uint8))
+            code = rle_of(mask)
             content["annotations"].append(
                 {
                     "id": len(content["annotations"]) + 1,
@@ -73,7 +78,7 @@ def coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "iscrowd": 0,
                     "area": int(mask.sum()),
                     "bbox": rle.toBbox(code).tolist(),
-                    "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode()},
+                    "segmentation": code,
                 }
             )
     content["categories"] = [{"id": 1, "name": "object"}]
@@ -96,12 +101,7 @@ def shared_data() -> Path:
 def shelf(tmp_path_factory, nano, coco_folder):
     """A folder with backbone.yaml, an export named head, and two domains under domains/."""
     folder = tmp_path_factory.mktemp("shelf")
-    save_file(nano.sam.state_dict(), folder / "nano.safetensors")
-    backbone = BackboneConfig(kind="nano", checkpoint=str(folder / "nano.safetensors"), image_size=64)
-    (folder / "backbone.yaml").write_text(yaml.safe_dump(vars(backbone)))
-    torch.manual_seed(3)
-    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
-    export_model(UncertainSam(nano, head), backbone, folder / "head", with_backbone=False)
+    export_model(with_head(nano), save_backbone(nano, folder), folder / "head", with_backbone=False)
     for name in ("first", "second"):
         shutil.copytree(coco_folder, folder / "domains" / name)
     return folder

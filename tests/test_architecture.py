@@ -15,8 +15,10 @@ WINGS = {
     "backbone": "SAM 2 behind `encode` and `decode`; prompts",
     "uncertainty": "heads, posteriors, maps",
     "calibration": "calibrators: logits in, logits out; one registry",
+    "conformal": "quantiles, pixel sets, risk control, inner and outer masks: maths on scores",
     "inference": "model, looks, corrections, export, `Predictor`",
-    "evaluation": "the prompt path and scoring; `metrics`, `results`, `sweep`, `report`",
+    "evaluation": "the prompt path and scoring; `metrics`, `results`, `sweep`, `conformal`, `report`",
+    "labelling": "pseudo-labels by class, filtered by conformal sets",
     "training": "engine, tasks, objective, curriculum; `losses`, `attack`",
     "fitting": "calibrators fitted to a frozen model",
     "studies": "`experiments`, `reproduce`, `benchmark`, quickstart",
@@ -24,7 +26,7 @@ WINGS = {
 }
 """In the order in which a picture becomes a number: each may import those above it and nothing below."""
 
-ROOMS = {"evaluation": ["metrics", "results", "", "sweep", "report"], "training": ["losses", "attack", ""]}
+ROOMS = {"evaluation": ["metrics", "results", "", "sweep", "conformal", "report"], "training": ["losses", "attack", ""]}
 """Inside a wing, in their order; "" is the wing's own files."""
 
 

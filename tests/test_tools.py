@@ -9,16 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState, GradientState
+from builders import save_backbone, with_head
 from PIL import Image
-from safetensors.torch import save_file
 
-from ruac.backbone import BackboneConfig
 from ruac.base.errors import run_tool
 from ruac.data.open import open_dataset
 from ruac.inference.export import export_model
-from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -33,10 +29,7 @@ TRAIN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def script(name):
@@ -67,15 +60,12 @@ def call(name, *arguments):
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory, nano):
     folder = tmp_path_factory.mktemp("shelf")
-    save_file(nano.sam.state_dict(), folder / "nano.safetensors")
-    backbone = BackboneConfig(kind="nano", checkpoint=str(folder / "nano.safetensors"), image_size=64)
-    (folder / "backbone.yaml").write_text(yaml.safe_dump(vars(backbone)))
+    backbone = save_backbone(nano, folder)
     (folder / "train.yaml").write_text(yaml.safe_dump(TRAIN | {"backbone": str(folder / "backbone.yaml")}))
     (folder / "sweep.yaml").write_text(
         yaml.safe_dump({"cpu": True, "panels": 1, "limit": 2, "protocol": {"clicks": 1}})
     )
-    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
-    export_model(UncertainSam(nano, head), backbone, folder / "export", with_backbone=False)
+    export_model(with_head(nano), backbone, folder / "export", with_backbone=False)
     (folder / "empty.yaml").write_text("{}\n")
     return folder
 

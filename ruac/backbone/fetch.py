@@ -12,7 +12,7 @@ from ruac.base.errors import RuacError
 from ruac.base.files import sha256
 
 _TIMEOUT = (10, 60)  # seconds: to connect, between two chunks
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 
 
 def fetch(entry: Official, folder: str | Path, *, base_url: str = BASE_URL) -> Path:
@@ -100,7 +100,7 @@ def _receive(response: requests.Response, part: Path, done: int, entry: Official
     progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
     with progress, part.open("ab" if done else "wb") as stream:
         task = progress.add_task(entry.file, total=entry.bytes, completed=done)
-        for chunk in response.iter_content(_CHUNK):
+        for chunk in response.iter_content(CHUNK):
             stream.write(chunk)
             progress.advance(task, len(chunk))
 

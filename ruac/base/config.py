@@ -3,7 +3,7 @@
 import difflib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +14,7 @@ from yaml import YAMLError
 from ruac.base.assets import asset_path, asset_root
 from ruac.base.errors import RuacError
 from ruac.base.files import at_home, write_text
+from ruac.base.kinds import nested_config, settle_kinds, type_hints
 
 T = TypeVar("T")
 
@@ -27,15 +28,16 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
     differences from that. A list replaces the base's list as a whole. A path that does not exist
     where it points to, such as ``configs/train/ruac.yaml`` outside a checkout, is the package's own.
 
-    A dataclass may have a class variable ``RENAMED``, from keys of older versions to those of now. It may define
-    ``validate(self)`` and raise `RuacError` for impossible values; it is
-    called on the result and on nested dataclasses, also those in lists.
+    A dataclass may have kinds (`ruac.base.kinds`), and a class variable ``RENAMED``, from keys of older versions to
+    those of now, or ``RENAMED_KINDS``. It may define ``validate(self)`` and raise `RuacError` for impossible values;
+    it is called on the result and on nested dataclasses, also those in lists.
 
     Raises `RuacError` for a missing or broken file, a base that leads back to itself, an unknown
-    key (naming the nearest valid one), a value of the wrong type, or a key without a default
-    (``???``) that nobody gave.
+    key (naming the nearest valid one) or one of another kind (naming that), a value of the wrong type, or a key
+    without a default (``???``) that nobody gave.
     """
     layers = [] if path is None else _read_layers(cls, asset_path(at_home(path)))
+    files = len(layers)
     for item in overrides:
         key, separator, _ = item.partition("=")
         if not separator or not key:
@@ -44,7 +46,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
             layers.append((f"override {item!r}", _override(cls, item)))
         except (YAMLError, OmegaConfBaseException) as error:
             raise RuacError(f"override {item!r}: not a readable value: {_one_line(error)}") from error
-    return _build(cls, layers)
+    return _build(cls, layers, together=files)
 
 
 def config_from(cls: type[T], values: Any, source: str) -> T:
@@ -101,8 +103,8 @@ def _keep_text(kind: Any, node: yaml.Node) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for entry in node.value:
             _keep_text(get_args(kind)[0] if get_origin(kind) is list else None, entry)
-    elif (cls := next((t for t in (kind, *get_args(kind)) if is_dataclass(t)), None)) is not None:
-        hints = get_type_hints(cls)
+    elif (cls := nested_config(kind)) is not None:
+        hints = type_hints(cls)
         for key, value in node.value:
             merges = key.tag == "tag:yaml.org,2002:merge"  # <<: *other holds fields of this same mapping
             _keep_text(cls if merges else hints.get(key.value), value)
@@ -111,10 +113,10 @@ def _keep_text(kind: Any, node: yaml.Node) -> None:
 def _kind(cls: type, names: list[str]) -> Any:
     """The type of a dotted key; None where the way leads through no dataclass."""
     for place, name in enumerate(names):
-        kind = get_type_hints(cls).get(name)
+        kind = type_hints(cls).get(name)
         if place + 1 == len(names):
             return kind
-        cls = next((t for t in (kind, *get_args(kind)) if is_dataclass(t)), None)
+        cls = nested_config(kind)
         if cls is None or get_origin(kind) is list:
             return None
     return None
@@ -169,11 +171,18 @@ def _read_yaml(cls: type, path: Path) -> DictConfig:
     return layer
 
 
-def _build(cls: type[T], layers: list[tuple[str, DictConfig]]) -> T:
+def _build(cls: type[T], layers: list[tuple[str, DictConfig]], together: int = 0) -> T:
+    contents = [(source, OmegaConf.to_container(layer)) for source, layer in layers]
+    for source, values in contents:
+        _rename(cls, values, source, prefix="")
+    kinds = settle_kinds(cls, contents, together)
+    cls = kinds.get("", cls)
     merged = OmegaConf.structured(cls)
-    for source, layer in layers:
-        values = OmegaConf.to_container(layer)
-        _check_keys(cls, values, source, prefix="")  # old names become new ones
+    for place, kind in kinds.items():
+        if place and OmegaConf.get_type(merged, place) is not kind:
+            OmegaConf.update(merged, place, OmegaConf.structured(kind), merge=False)
+    for source, values in contents:
+        _check_keys(cls, values, source, "", kinds)
         try:
             merged = OmegaConf.merge(merged, OmegaConf.create(values))
         except OmegaConfBaseException as error:
@@ -191,15 +200,28 @@ def _build(cls: type[T], layers: list[tuple[str, DictConfig]]) -> T:
     return config
 
 
-def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
-    """Look for unknown keys before the merge, whose own message names no alternative."""
-    names = [f.name for f in fields(cls)]
-    hints = get_type_hints(cls)
+def _rename(cls: type, values: dict, source: str, prefix: str) -> None:
+    """Names of older versions become those of now."""
     for old, new in getattr(cls, "RENAMED", {}).items():
         if old in values and new in values:
             raise RuacError(f"{source}: keys '{prefix}{old}' and '{prefix}{new}' are one; expected the second")
         if old in values:
             values[new] = values.pop(old)
+    for old, new in getattr(cls, "RENAMED_KINDS", {}).items():
+        if values.get(cls.KIND) == old:
+            values[cls.KIND] = new
+    for key, hint in type_hints(cls).items():
+        if is_dataclass(nested := nested_config(hint)):
+            entries = values.get(key)
+            for entry in entries if isinstance(entries, list) else [entries]:
+                if isinstance(entry, dict):
+                    _rename(nested, entry, source, f"{prefix}{key}.")
+
+
+def _check_keys(cls: type, values: dict, source: str, prefix: str, kinds: dict[str, type]) -> None:
+    """Look for unknown keys before the merge, whose own message names no alternative."""
+    names = [f.name for f in fields(cls)]
+    hints = type_hints(cls)
     for key, value in values.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
@@ -211,7 +233,7 @@ def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
                 if isinstance(entry, (dict, list)):
                     found = type(entry).__name__
                     raise RuacError(f"{source}: key '{prefix}{key}[{index}]': found a {found}; quote text with a colon")
-        nested = next((t for t in (hints[key], *get_args(hints[key])) if is_dataclass(t)), None)
+        nested = kinds.get(f"{prefix}{key}", nested_config(hints[key]))
         if nested is None:
             continue
         if get_origin(hints[key]) is not list:
@@ -222,7 +244,7 @@ def _check_keys(cls: type, values: dict, source: str, prefix: str) -> None:
             raise RuacError(f"{source}: key '{prefix}{key}': expected a list of mappings")
         for deeper, entry in entries.items():
             if isinstance(entry, dict):
-                _check_keys(nested, entry, source, deeper)
+                _check_keys(nested, entry, source, deeper, kinds)
 
 
 def _expand_home(config: Any) -> None:

@@ -22,6 +22,8 @@ VERBS = {
     "fit-local-temperature": "calibrate with kind=answer",
     "fit-look-reader": "fit the reader of a second look",
     "fit-temperature": "calibrate with kind=temperature",
+    "conformal": "fit inner and outer masks with a guarantee",
+    "pseudo-label": "label pictures from prompts by class",
     "make-scenes": "write procedural scenes as COCO folders",
     "prepare-domain": "check and convert the native download of a data set",
     "pretrain": "train the nano backbone promptably",

@@ -17,6 +17,7 @@ EXPERIMENTS = {  # names in ruac.studies.experiments.NAME: what configures it, w
     "channel_shift": ("ChannelShiftConfig", "run_channel_shift"),
     "own_error": ("OwnErrorConfig", "run_own_error"),
     "calibration": ("CalibrationConfig", "run_calibration"),
+    "conformal_shift": ("ConformalShiftConfig", "run_conformal_shift"),
 }
 
 

@@ -21,6 +21,12 @@ def main(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="ruac", help="whose splits (default: %(default)s)")
     parser.add_argument("--split", help="another split instead")
     parser.add_argument("--seed", type=int, default=0, help="of the sample of a large set (default: %(default)s)")
+    parser.add_argument(
+        "--orientation",
+        choices=("seen", "stored"),
+        default="seen",
+        help="what annotations were made on where sizes do not tell: the picture as seen, or its stored pixels",
+    )
     parser.add_argument("--convert", action="store_true", help="write the common COCO folder")
     parser.add_argument("--out", type=Path, default=Path("prepared"), help="where to (default: %(default)s)")
     parser.add_argument("--cards", action="store_true", help="print docs/domains.md and stop")
@@ -39,7 +45,8 @@ def main(argv: list[str], prog: str | None = None) -> None:
     if args.name is None or args.root is None:
         raise RuacError("expected NAME and ROOT; NAME is one of: " + ", ".join(CARDS))
 
-    dataset = open_domain(args.name, args.root, protocol=args.protocol, split=args.split, seed=args.seed)
+    chosen = {"protocol": args.protocol, "split": args.split, "seed": args.seed, "orientation": args.orientation}
+    dataset = open_domain(args.name, args.root, **chosen)
     print(describe(dataset))
     save_panels(dataset, args.out / f"{args.name}.png")
     print(f"panels: {args.out / args.name}.png")

@@ -60,7 +60,7 @@ def prepare(image: np.ndarray, side: int) -> Tensor:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """``uint8 [H, W, 3]`` to ``float32 [3, H, W]`` in [0, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)
 
 
 def normalise(image: Tensor) -> Tensor:

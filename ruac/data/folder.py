@@ -8,7 +8,7 @@ import numpy as np
 
 from ruac.base.errors import RuacError
 from ruac.data.id_masks import check_size, read_objects, split_ids, values_in, values_in_files
-from ruac.data.sample import IMAGE_SUFFIXES, Record, Sample, check_orientation, opened, read_image, read_list
+from ruac.data.sample import IMAGE_SUFFIXES, Record, Sample, check_orientation, image_size, read_image, read_list
 
 
 class ImageMaskFolder:
@@ -69,7 +69,7 @@ class ImageMaskFolder:
     def __getitem__(self, index: int) -> Sample:
         record, path = self.records[index], self._masks[index]
         if path.is_dir():
-            image = read_image(record.path, size=_size(_pngs(path)[0]), orientation=self._orientation)
+            image = read_image(record.path, size=image_size(_pngs(path)[0]), orientation=self._orientation)
             masks = np.stack([_read_binary(p, image, record.path) for p in _pngs(path)])
         else:
             ids = read_objects(path)
@@ -89,11 +89,6 @@ def _read_binary(path: Path, image: np.ndarray, image_path: Path) -> np.ndarray:
         found = "is empty" if not values else f"holds the values {values[:3]}"
         raise RuacError(f"{path}: {found}, expected one object: 0 outside and one other value inside")
     return ids > 0
-
-
-def _size(path: Path) -> tuple[int, int]:
-    with opened(path) as mask:
-        return mask.height, mask.width
 
 
 def _images(folder: Path) -> dict[str, Path]:

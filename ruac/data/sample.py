@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from PIL import Image, ImageOps
 from ruac.base.errors import RuacError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose further pictures are others, not a preview of the first
+MOST_PIXELS = "RUAC_MAX_PIXELS"
+"""Environment variable: the largest picture that is read, in pixels. Without it Pillow's own guard holds."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,16 @@ class MaskDataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+ORIENTATION_TAG, FIRST_ON_ITS_SIDE = 0x0112, 5  # of EXIF: values from 5 on exchange width and height
+TURN_BACK = {  # from a picture as it is seen to its stored pixels
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 ORIENTATIONS = ("seen", "stored")
 """What annotations were made on: the picture as a person sees it, or its stored pixels, without EXIF orientation."""
 
@@ -69,18 +84,25 @@ def check_orientation(orientation: str) -> None:
         raise RuacError(f"orientation: {orientation!r}, expected {' or '.join(ORIENTATIONS)}")
 
 
-def read_image(path: Path, *, size: tuple[int, int] | None = None, orientation: str = "seen") -> np.ndarray:
+Size = tuple[int, int] | None
+
+
+def read_image(path: Path, *, size: Size | Callable[[], Size] = None, orientation: str = "seen") -> np.ndarray:
     """Read an image file as a person sees it, ``uint8 [H, W, 3]`` RGB: its EXIF orientation is applied.
 
-    size: (H, W) of what was annotated. Annotations may have been made on the stored pixels. Where their size fits those
-    and not the turned picture, the picture is not turned; where it fits both, only the user can tell: orientation is
-    one of `ORIENTATIONS`.
+    size: (H, W) of what was annotated, or what tells it, which is asked only for a picture that lies on its side.
+    Annotations may have been made on the stored pixels. Where their size fits those and not the turned picture, the
+    picture is not turned; where it fits both, only the user can tell: orientation is one of `ORIENTATIONS`.
     Raises `RuacError` if the file is missing, truncated or no image; for pixels see `to_rgb`.
     """
     with opened(path) as image:
-        turned = ImageOps.exif_transpose(image)
-        fits = size is not None and turned.size[::-1] != tuple(size) and image.size[::-1] == tuple(size)
-        return to_rgb(image if fits or orientation == "stored" else turned, path)
+        seen, stored = ImageOps.exif_transpose(image), image
+        if (back := TURN_BACK.get(image.info.get("turned"))) is not None:
+            stored = image.transpose(back)
+        if orientation == "seen" and seen.size != stored.size:
+            annotated = size() if callable(size) else size
+            orientation = "stored" if annotated is not None and stored.size[::-1] == tuple(annotated) else "seen"
+        return to_rgb(stored if orientation == "stored" else seen, path)
 
 
 def to_rgb(image: Image.Image, where: Any) -> np.ndarray:
@@ -112,22 +134,82 @@ def _eight_bit(grey: np.ndarray, where: Any) -> np.ndarray:
     return (grey * 255 // ((1 << bits) - 1)).astype(np.uint8)
 
 
+def image_size(path: Path, *, orientation: str = "stored") -> tuple[int, int]:
+    """(H, W) from a file's header, of its stored pixels or as a person sees it; raises as `opened` does."""
+    with opened(path, decode=False) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # whose size Pillow may have turned: ImageWidth and ImageLength
+            width, height = image.tag_v2[256], image.tag_v2[257]
+        on_its_side = orientation == "seen" and _orientation_tag(image) >= FIRST_ON_ITS_SIDE
+        return (width, height) if on_its_side else (height, width)
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     """Open an image file and decode it inside; whatever goes wrong becomes a `RuacError` that names the file.
 
+    Of a file with several pictures the first is read, and a warning says so. decode: or the header alone.
     Decoders raise what they like (struct.error, KeyError, zlib.error ...): no list of types would be complete.
     """
+    most = _most_pixels()
     try:
         with Image.open(path) as image:
-            image.load()
+            if most is not None and image.width * image.height > most:
+                raise _too_large(path, image.width * image.height, most)
+            if decode:
+                if (pages := _pages(image)) > 1:
+                    warnings.warn(f"{path}: holds {pages} pictures; the first is read", stacklevel=3)
+                tag = _orientation_tag(image) if image.format == "TIFF" else 1
+                image.load()
+                if tag != _orientation_tag(image) and image.format == "TIFF":
+                    image.info["turned"] = tag  # by Pillow, as it does with this format alone
             yield image
     except RuacError:
         raise
     except FileNotFoundError:
         raise RuacError(f"{path}: image file not found") from None
+    except Image.DecompressionBombError as error:  # before there is an image to ask
+        pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])
+        raise _too_large(path, pixels, limit) from None
     except Exception as error:
         raise RuacError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
+
+
+def _orientation_tag(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # to look behind the pixels would decode them
+    return image.getexif().get(ORIENTATION_TAG, 1)
+
+
+def _most_pixels() -> int | None:
+    """What the environment says, which Pillow is told as well; None leaves it to Pillow."""
+    text = os.environ.get(MOST_PIXELS, "")
+    if not text:
+        return None
+    try:
+        most = int(text)
+    except ValueError:
+        most = 0
+    if most < 1:
+        raise RuacError(f"{MOST_PIXELS}: {text!r}, expected a number of pixels such as 400000000")
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)
+    return most
+
+
+def _too_large(path: Path, pixels: int, most: int) -> RuacError:
+    return RuacError(
+        f"{path}: has {pixels} pixels, expected at most {most}; "
+        f"to read it all the same, set the environment variable {MOST_PIXELS}={pixels}"
+    )
+
+
+def _pages(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1)) if image.format in PAGED else 1
+    except Exception:  # a later page is damaged; the first may be whole
+        image.seek(0)
+        return 2
 
 
 def read_list(path: Path) -> list[str]:

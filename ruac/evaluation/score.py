@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ruac.backbone import Backbone, Features
+from ruac.conformal.bounds import Thresholds
 from ruac.data.augment import prepare
 from ruac.data.sample import Sample
 from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band, update_sums
 from ruac.evaluation.metrics.band_counts import Band, band_counts
+from ruac.evaluation.metrics.bounds import bound_scores
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.results.schema import REGIONS
 from ruac.inference.look_mean import look_again
@@ -25,6 +27,7 @@ from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.second_look import Question
 
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
+PIXELS = 1 << 27  # most pixels of all of them, at about 30 bytes each: fewer objects of pictures above 16 megapixels
 MAPPED = 1 << 25  # bytes from which on glibc gets every tensor from the system anew, which takes longer than to fill it
 
 
@@ -45,7 +48,8 @@ class Answer:
     crosses 1/2 in the same cell of the stride-4 grid as the mask's contour, but not always at the same
     picture pixel; no correction changes it. uncertainty: per named score, ``[N, H, W]`` in [0, 1].
     predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
-    ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click.
+    ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click. thresholds: of
+    inner and outer masks, where the model has conformal bounds.
     """
 
     masks: np.ndarray
@@ -55,6 +59,7 @@ class Answer:
     points: np.ndarray
     labels: np.ndarray
     j: np.ndarray
+    thresholds: Thresholds | None = None
 
 
 class Encodings:
@@ -113,6 +118,7 @@ def answer_image(
             answers[name] = _looked(model, prediction, last, scores[source], sample)
         else:
             answers[name] = _answer(prediction, last, scores[source], sample.masks.shape[1:])
+        answers[name] = replace(answers[name], thresholds=model.thresholds)
         if model.filters:
             answers[name] = _filter(model, answers[name], sample.masks)
     return answers
@@ -130,17 +136,19 @@ def evaluate_image(
 ) -> None:
     """Add the rows and pixel sums of one image to `scores`, some objects at a time, see `blocks`."""
     encodings = Encodings(sample.image)
-    for block in blocks(len(sample.masks), *(model.backbone for model in models.values())):
+    backbones = (model.backbone for model in models.values())
+    for block in blocks(len(sample.masks), *backbones, pixels=sample.masks[0].size):
         part = objects_of(sample, block)
         clicks = None if replay is None else (replay[0][block], replay[1][block])
         answers = answer_image(models, part, protocol, replay=clicks, encodings=encodings)
         _add(scores, part, answers, domain=domain, clicks=protocol.clicks, regions=regions)
 
 
-def blocks(count: int, *backbones: Backbone) -> Iterator[slice]:
-    """`count` objects in turn, `BLOCK` at a time; on a CPU fewer for large images, so that the decoder's largest
-    tensors, float32 and one per object, stay below `MAPPED`: 3 for an official model at 1024 px."""
-    size = BLOCK
+def blocks(count: int, *backbones: Backbone, pixels: int = 1) -> Iterator[slice]:
+    """`count` objects in turn, `BLOCK` at a time; fewer of a picture with so many `pixels` that maps of all would have
+    more than `PIXELS`, and on a CPU fewer for large models, so that the decoder's largest tensors, float32 and one per
+    object, stay below `MAPPED`: 3 for an official model at 1024 px."""
+    size = max(1, min(BLOCK, PIXELS // pixels))
     for backbone in backbones:
         if next(backbone.parameters()).device.type == "cpu":
             size = min(size, max(1, (MAPPED - 1) // (4 * backbone.channels * (backbone.image_size // 4) ** 2)))
@@ -180,6 +188,9 @@ def _add(
         counts = band_counts(answer.probability, masks != truth, inside)  # [N, correct or wrong, bins]
         error = counts[:, 1].sum(1) / counts.sum((1, 2))
         doubt = inside.mean(next(iter(answer.uncertainty.values())))
+        bounds = {}
+        if answer.thresholds is not None:
+            bounds = bound_scores(*answer.thresholds(answer.probability), truth)
         for index, key in enumerate(sample.record.object_ids):
             scores.rows.append(
                 {
@@ -199,6 +210,7 @@ def _add(
                     "points": answer.points[index].reshape(-1).tolist(),
                     "labels": answer.labels[index].tolist(),
                 }
+                | {key: float(values[index]) for key, values in bounds.items()}
             )
 
 

@@ -25,7 +25,6 @@ from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import HeadConfig, build_head
 from ruac.uncertainty.look_reader import LookReader, LookReaderConfig
-from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 FORMAT = 1
 CONFIG, WEIGHTS, CALIBRATOR = "config.json", "model.safetensors", "calibrator.safetensors"
@@ -58,7 +57,7 @@ def export_model(
         "backbone": asdict(backbone),
         "backbone_included": with_backbone,
         "decoder_sha256": fingerprint(model.backbone.sam.sam_mask_decoder),
-        "head": _head_entry(model.head.config if model.head else HeadConfig(posterior="none")),
+        "head": _head_entry(model.head.config if model.head else HeadConfig("none")),
         "calibrator": None if model.calibrator is None else model.calibrator.kind,
         "record": record or {},
     }
@@ -109,10 +108,7 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     if isinstance(head_config, EnsembleConfig):
         return _with_calibrator(EnsembleSam(body, head_config), content, folder)
     with torch.random.fork_rng(devices=[]):
-        if isinstance(head_config, TemperatureConfig):
-            head = TemperatureHead(head_config)
-        else:
-            head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
+        head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
     if head is not None:
         _load(head, parts["head"], folder / WEIGHTS)
         head.requires_grad_(False).eval()
@@ -139,15 +135,14 @@ def model_identity(model: UncertainSam) -> dict[str, Any]:
     return {"model": digest.hexdigest(), "image_size": model.image_size}
 
 
-def _head_entry(config: Any) -> dict[str, Any]:
-    """posterior says which config the other keys are of; most have it as a field, and those without name it."""
+def _head_entry(config: HeadConfig | EnsembleConfig) -> dict[str, Any]:
+    """posterior says which config the other keys are of; an ensemble, which has no head, does not hold it."""
     return {"posterior": config.posterior} | asdict(config)
 
 
-def _head_config(entry: Any, where: str) -> Any:
-    others = {"temperature": TemperatureConfig, "ensemble": EnsembleConfig}
-    if isinstance(entry, dict) and (kind := others.get(entry.get("posterior"))):
-        return config_from(kind, {key: value for key, value in entry.items() if key != "posterior"}, where)
+def _head_config(entry: Any, where: str) -> HeadConfig | EnsembleConfig:
+    if isinstance(entry, dict) and entry.get("posterior") == "ensemble":
+        return config_from(EnsembleConfig, {key: value for key, value in entry.items() if key != "posterior"}, where)
     return config_from(HeadConfig, entry, where)
 
 

@@ -14,6 +14,7 @@ from ruac.backbone import Backbone, Decoded, Features
 from ruac.backbone.precision import expect_full_precision
 from ruac.backbone.prompts import Prompts
 from ruac.calibration import CalibratedPosterior, Calibrator, Evidence
+from ruac.conformal.bounds import Thresholds
 from ruac.inference.answer import Maps, answer_maps
 from ruac.uncertainty import Head, MaskPosterior, probit_logit
 from ruac.uncertainty.temperature import spreadless
@@ -87,6 +88,7 @@ class UncertainSam(nn.Module):
         self.looks = looks
         self.reader = reader
         self.calibrator = calibrator
+        self.thresholds: Thresholds | None = None  # of inner and outer masks, which change no answer
 
     @property
     def image_size(self) -> int:
@@ -120,6 +122,10 @@ class UncertainSam(nn.Module):
         """
         prediction = predict(decoded, self.head)
         return prediction if self.calibrator is None else self.calibrated(prediction, encode(""), prompts)
+
+    def looking(self, looks: LooksConfig | None) -> UncertainSam:
+        """The same backbone, head, reader and calibrator with these looks, and without filters."""
+        return UncertainSam(self.backbone, self.head, looks=looks, reader=self.reader, calibrator=self.calibrator)
 
     def filtered(self, masks: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
         """Masks ``bool [N, H, W]`` after all filters, given their total uncertainty."""

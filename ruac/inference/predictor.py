@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ from ruac.backbone.load import ROOT
 from ruac.backbone.outputs import as_prompt, upsample
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
 from ruac.base.errors import RuacError
+from ruac.conformal.bounds import MaskBounds, Thresholds
 from ruac.data.augment import prepare
 from ruac.data.sample import read_image, to_rgb
+from ruac.inference.bounds import read_bounds
 from ruac.inference.export import load_exported
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
@@ -38,7 +40,9 @@ class PredictedMasks:
     but not its slope to the next, so that the probability crosses 1/2 in the same cell of the stride-4
     grid as the mask's contour, but not always at the same picture pixel. uncertainty: total,
     ``[M, H, W]`` in [0, 1] (0 certain, 1 coin toss). aleatoric and epistemic: its parts, None unless
-    asked for or without a head.
+    asked for or without a head. inner, outer: ``bool [M, H, W]``, None unless asked for by an alpha: of the
+    first mask, the share of the object outside `outer`, and of `inner` outside the object, is at most alpha
+    in expectation, for pictures and prompts like those it was fitted on (`MaskBounds` says what that means).
     """
 
     masks: np.ndarray
@@ -48,13 +52,16 @@ class PredictedMasks:
     uncertainty: np.ndarray
     aleatoric: np.ndarray | None = None
     epistemic: np.ndarray | None = None
+    inner: np.ndarray | None = None
+    outer: np.ndarray | None = None
 
 
 class Predictor:
     """`set_image`, then `predict` as often as you like; nothing is trained, nothing is random.
 
     model: an exported folder (default: the embedded nano), or an `UncertainSam`. backbone: where the
-    backbone of a head-only export lies. device: default is CUDA, then MPS, then CPU.
+    backbone of a head-only export lies. device: default is CUDA, then MPS, then CPU. conformal: file of
+    ruac conformal, or a folder with one; by default that of the exported folder.
     """
 
     def __init__(
@@ -63,10 +70,13 @@ class Predictor:
         *,
         backbone: str | BackboneConfig | None = None,
         device: str | torch.device | None = None,
+        conformal: str | Path | None = None,
     ):
         self.device = torch.device(device or _best_device())
         loaded = model if isinstance(model, UncertainSam) else load_exported(model, backbone=backbone)
         self.model = loaded.to(self.device).eval()
+        self._bounds_at = conformal or (None if isinstance(model, UncertainSam) else model)
+        self._bounds: dict[str, MaskBounds] = {}  # by the looks they are for
         self._features: Features | None = None
         self._image: np.ndarray | None = None
         self._size = (0, 0)  # of the picture, (H, W)
@@ -102,6 +112,7 @@ class Predictor:
         decomposed: bool = False,
         correct: bool = False,
         looks: LooksConfig | Sequence[str] | None = None,
+        alpha: float | None = None,
     ) -> PredictedMasks:
         """Answer one prompt on the image set before.
 
@@ -110,27 +121,31 @@ class Predictor:
         three candidates instead of one mask. decomposed: also aleatoric and epistemic maps. correct:
         drop uncertain components of the masks (`unccorr.corrected`); all else stays as it is. looks: look at
         the object again (``["zoom"]``, see `LooksConfig`; default: as the model was made, or not); one mask comes back,
-        that of the best score, with aleatoric and epistemic maps, and its logits are the first look's.
+        that of the best score, with aleatoric and epistemic maps, and its logits are the first look's. alpha: also
+        inner and outer masks that are wrong by at most this share in expectation.
 
-        Raises `RuacError` without an image, without a prompt, or for arrays of another shape.
+        Raises `RuacError` without an image, without a prompt, for arrays of another shape, or for an alpha without
+        conformal bounds of this model that allow it.
         """
         if self._features is None:
             raise RuacError("predict: no image; call set_image first")
         prompts = self._prompts(points, labels, box, mask_input)
         looks = _looks_config(self.model.looks if looks is None else looks)
+        thresholds = None if alpha is None else self._conformal(looks).at(alpha)
         prediction = self.model.decode(self._features, prompts)
         tokens = torch.arange(1, 4) if multimask else torch.arange(1)
         tokens = tokens[prediction.iou[0, tokens].argsort(descending=True).cpu()]
         if looks is not None:
-            return self._look_again(looks, prompts, prediction, tokens[:1], correct)
+            return _bounded(self._look_again(looks, prompts, prediction, tokens[:1], correct), thresholds)
         logits = prediction.logits[:, tokens]
+        # One by one, and before the maps: a picture of 100 megapixels has 0.4 GB in each of them.
+        masks = np.stack([_array(upsample(logits[:, [i]], self._size)[0, 0] > 0) for i in range(len(tokens))])
         maps = prediction.maps(tokens[None].to(self.device), self._size, parts=decomposed)
-        masks = _array(upsample(logits, self._size)[0] > 0)
         uncertainty = _array(maps.total[0])
         masks = self.model.filtered(masks, uncertainty)
         if correct:
             masks = UncCorr()(masks, uncertainty)
-        return PredictedMasks(
+        answer = PredictedMasks(
             masks=masks,
             scores=_array(prediction.iou[0, tokens]),
             logits=_array(as_prompt(logits[0])),
@@ -138,6 +153,7 @@ class Predictor:
             uncertainty=uncertainty,
             **{name: _array(part[0]) for name, part in maps.parts.items()},
         )
+        return _bounded(answer, thresholds)
 
     def _look_again(
         self, looks: LooksConfig, prompts: Prompts, prediction: Prediction, token: Tensor, correct: bool
@@ -156,6 +172,14 @@ class Predictor:
             uncertainty=uncertainty,
             **{name: _array(part[0]) for name, part in maps.parts.items()},
         )
+
+    def _conformal(self, looks: LooksConfig | None) -> MaskBounds:
+        """The bounds of this model, looking as often; its hash is taken once."""
+        if self._bounds_at is None:
+            raise RuacError("alpha: no conformal bounds; expected conformal=, or an export with such a file")
+        if repr(looks) not in self._bounds:
+            self._bounds[repr(looks)] = read_bounds(self._bounds_at, self.model.looking(looks))
+        return self._bounds[repr(looks)]
 
     def _prompts(
         self,
@@ -191,6 +215,13 @@ class Predictor:
             mask_logits = torch.tensor(previous, dtype=torch.float32, device=self.device)[None, None]
         scaled = torch.tensor(coordinates * (side / width, side / height), dtype=torch.float32, device=self.device)
         return Prompts(scaled[None], torch.tensor(kinds, dtype=torch.int64, device=self.device)[None], mask_logits)
+
+
+def _bounded(answer: PredictedMasks, thresholds: Thresholds | None) -> PredictedMasks:
+    if thresholds is None:
+        return answer
+    inner, outer = thresholds(answer.probability)
+    return replace(answer, inner=inner, outer=outer)
 
 
 def _looks_config(looks: LooksConfig | Sequence[str] | None) -> LooksConfig | None:

@@ -28,7 +28,7 @@ from ruac.training.losses.segmentation import segmentation_loss, soft_targets
 from ruac.training.objective import LossConfig, objective_terms
 from ruac.training.panels import attack_panel
 from ruac.training.validation import ValidationConfig, validate
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, HeadConfig, build_head
 from ruac.uncertainty.laplace import LaplaceHead
 
 
@@ -52,7 +52,7 @@ class TrainConfig:
     decoder_rate: float = 0.0
     lora_rate: float = 1e-4
     weight_decay: float = 0.1
-    head: HeadConfig = field(default_factory=HeadConfig)
+    head: HeadConfig = field(default_factory=BayesianConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -69,6 +69,8 @@ class TrainConfig:
         for name in ("head_rate", "attacker_rate", "decoder_rate", "lora_rate", "weight_decay"):
             if getattr(self, name) < 0:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 0")
+        if self.head.posterior == "temperature":
+            raise RuacError("head.posterior: temperature is fitted to a frozen model; expected one that is trained")
         self.loss.check_head(self.head)
         if not self.tunes_backbone:
             if self.head.posterior == "none":

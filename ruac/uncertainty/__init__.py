@@ -1,7 +1,6 @@
 """Heads, the posteriors of masks that they predict, and uncertainty maps."""
 
-from ruac.uncertainty.bayesian import BayesianHead
-from ruac.uncertainty.build import build_head
+from ruac.uncertainty.bayesian import BayesianConfig, BayesianHead
 from ruac.uncertainty.head import Head, HeadConfig, MaskPosterior
 from ruac.uncertainty.maps import (
     UncertaintyMaps,
@@ -15,8 +14,11 @@ from ruac.uncertainty.maps import (
     uncertainty_maps,
 )
 from ruac.uncertainty.posterior import Factor, Posterior
+from ruac.uncertainty.registry import HEADS, build_head, head_config
 
 __all__ = [
+    "HEADS",
+    "BayesianConfig",
     "BayesianHead",
     "Factor",
     "Head",
@@ -27,6 +29,7 @@ __all__ = [
     "binary_entropy",
     "build_head",
     "decompose",
+    "head_config",
     "logit_entropy",
     "monte_carlo_maps",
     "probability",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,12 +11,55 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ruac.uncertainty.head import HeadConfig
+from ruac.base.errors import RuacError
+from ruac.uncertainty.head import ScaledHeadConfig
 from ruac.uncertainty.local_temperature import LocalScale, LocalTemperature, OldNames
 from ruac.uncertainty.posterior import Factor, Posterior, inner_product
+from ruac.uncertainty.weibull import LEAST_SHAPE
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
+
+
+@dataclass
+class BayesianConfig(ScaledHeadConfig):
+    """kappa: shape of the image tokens per pixel and ``channel``, or one per ``pixel``; mask tokens always have one per
+    channel. hidden: width of the hidden layers. kappa_init: start of kappa; 4 gives each factor a standard deviation
+    of 0.28 of its mean. variance: ``full`` (paper eq. S8) or ``short`` (first term only, eq. S9). local_temperature:
+    one more factor of mean and deviation, per pixel, that reads the mask, the candidates and the predicted IoU
+    (`LocalTemperature`); local_hidden: width of its layers. prior_shape, prior_rate: the Gamma prior of the magnitudes.
+    """
+
+    posterior: str = "signed"
+    kappa: str = "channel"
+    hidden: int = 16
+    kappa_min: float = 0.5
+    kappa_max: float = 10.0
+    kappa_init: float = 4.0
+    variance: str = "full"
+    local_temperature: bool = False
+    local_hidden: int = 32
+    prior_shape: float = 1.0
+    prior_rate: float = 3.0
+
+    def validate(self) -> None:
+        super().validate()
+        self.expect_one_of("kappa", "channel", "pixel")
+        self.expect_one_of("variance", "full", "short")
+        self.expect_at_least("hidden", 1)
+        self.expect_at_least("local_hidden", 1)
+        if not LEAST_SHAPE <= self.kappa_min < self.kappa_max < math.inf:
+            raise RuacError(
+                "head.kappa_min, head.kappa_max: expected "
+                f"{LEAST_SHAPE} <= kappa_min < kappa_max, found {self.kappa_min} and {self.kappa_max}"
+            )
+        if not self.kappa_min <= self.kappa_init <= self.kappa_max:
+            raise RuacError(
+                f"head.kappa_init: expected a value from {self.kappa_min} to {self.kappa_max}, found {self.kappa_init}"
+            )
+        for key in ("prior_shape", "prior_rate"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise RuacError(f"head.{key}: expected a positive number, found {getattr(self, key)}")
 
 
 class BayesianHead(OldNames, nn.Module):
@@ -35,7 +79,7 @@ class BayesianHead(OldNames, nn.Module):
     states about 7.5 K for its head.
     """
 
-    def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
+    def __init__(self, config: BayesianConfig, *, token_dim: int, channels: int):
         super().__init__()
         self.config = config
         self.changes_masks = config.posterior != "signed"

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ruac.uncertainty.head import HeadConfig
+from ruac.base.errors import RuacError
+from ruac.uncertainty.head import ScaledHeadConfig
 from ruac.uncertainty.linear import LinearPosterior
 from ruac.uncertainty.posterior import inner_product
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
+
+
+@dataclass
+class DropoutConfig(ScaledHeadConfig):
+    """hidden: width of the hidden layer. dropout: probability of dropping a channel. samples: passes whose moments are
+    the answer."""
+
+    posterior: str = "dropout"
+    hidden: int = 16
+    dropout: float = 0.1
+    samples: int = 20
+
+    def validate(self) -> None:
+        super().validate()
+        self.expect_at_least("hidden", 1)
+        if not 0 < self.dropout < 1:
+            raise RuacError(f"head.dropout: expected a probability in (0, 1), found {self.dropout}")
+        self.expect_at_least("samples", 2)
 
 
 class DropoutHead(nn.Module):
@@ -32,7 +52,7 @@ class DropoutHead(nn.Module):
 
     changes_masks = True
 
-    def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
+    def __init__(self, config: DropoutConfig, *, token_dim: int, channels: int):
         super().__init__()
         self.config = config
         self.first = nn.Linear(token_dim, config.hidden)

@@ -30,6 +30,13 @@ FLOOR = 1e-6
 
 
 @dataclass
+class EvidentialConfig(HeadConfig):
+    """Nothing to set: its mean is no logit, which a scale could act on."""
+
+    posterior: str = "evidential"
+
+
+@dataclass
 class EvidentialLossConfig:
     """weight: of the whole loss (0: off). evidence: of the regulariser that punishes evidence for errors (0.01 in
     Amini et al.). ur: of the term that keeps a gradient where there is no evidence (paper 0.005)."""
@@ -108,7 +115,7 @@ class EvidentialHead(nn.Module):
     SPAN = 10.0
     changes_masks = True
 
-    def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
+    def __init__(self, config: EvidentialConfig, *, token_dim: int, channels: int):
         super().__init__()
         self.config = config
         self.last = nn.Linear(channels, 4)

@@ -7,6 +7,7 @@ is left is a 33 x 33 matrix.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,11 +15,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ruac.uncertainty.head import HeadConfig
+from ruac.uncertainty.head import ScaledHeadConfig
 from ruac.uncertainty.linear import LinearPosterior
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
+
+
+@dataclass
+class LaplaceConfig(ScaledHeadConfig):
+    """Nothing of its own beside the logit scale, which is all that gradients train."""
+
+    posterior: str = "laplace"
 
 
 class LaplaceHead(nn.Module):
@@ -37,7 +45,7 @@ class LaplaceHead(nn.Module):
 
     changes_masks = False
 
-    def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
+    def __init__(self, config: LaplaceConfig, *, token_dim: int, channels: int):
         super().__init__()
         self.config = config
         self.log_scale = nn.Parameter(torch.zeros(())) if config.logit_scale else None

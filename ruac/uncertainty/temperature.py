@@ -23,18 +23,28 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class TemperatureConfig:
+class TemperatureConfig(HeadConfig):
     """temperature: above 1 lowers confidence."""
 
+    posterior: str = "temperature"
     temperature: float = 1.0
 
-    @property
-    def posterior(self) -> str:
-        return "temperature"
-
     def validate(self) -> None:
+        super().validate()
         if not 0 < self.temperature < math.inf:
             raise RuacError(f"temperature: {self.temperature}, expected a positive number")
+
+
+@dataclass
+class LocalTemperatureConfig(HeadConfig):
+    """local_hidden: width of the layers of `LocalTemperature`."""
+
+    posterior: str = "local_temperature"
+    local_hidden: int = 32
+
+    def validate(self) -> None:
+        super().validate()
+        self.expect_at_least("local_hidden", 1)
 
 
 def spreadless(
@@ -47,11 +57,14 @@ def spreadless(
 
 
 class TemperatureHead(nn.Module):
-    """Probability ``sigmoid(l / T)``, without spread; masks are SAM 2's own, since T moves no logit across 0."""
+    """Probability ``sigmoid(l / T)``, without spread; masks are SAM 2's own, since T moves no logit across 0.
+
+    It fits decoders of any size.
+    """
 
     changes_masks = False
 
-    def __init__(self, config: TemperatureConfig):
+    def __init__(self, config: TemperatureConfig, *, token_dim: int = 0, channels: int = 0):
         assert 0 < config.temperature < math.inf, config
         super().__init__()
         self.config = config
@@ -69,7 +82,7 @@ class LocalTemperatureHead(OldNames, nn.Module):
 
     changes_masks = False
 
-    def __init__(self, config: HeadConfig, *, token_dim: int, channels: int):
+    def __init__(self, config: LocalTemperatureConfig, *, token_dim: int, channels: int):
         super().__init__()
         self.config = config
         self.local_temperature = LocalTemperature(config.local_hidden)

@@ -10,7 +10,7 @@ from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, PADDING, Prompts
 from ruac.backbone.sam2_parts import SAM2Base
 from ruac.base.errors import RuacError
 from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig, BayesianHead
 
 SIDE = 64
 KINDS = ["nano", *(pytest.param(size, marks=pytest.mark.slow if size == "large" else ()) for size in OFFICIAL)]
@@ -110,7 +110,7 @@ def test_logits_are_the_inner_product_of_the_two_factors(body):
 @torch.no_grad()
 @pytest.mark.parametrize("kappa", ["channel", "pixel"])
 def test_a_fresh_signed_head_changes_no_mask_and_no_score(body, kappa):
-    head = BayesianHead(HeadConfig(kappa=kappa), token_dim=body.token_dim, channels=body.channels)
+    head = BayesianHead(BayesianConfig(kappa=kappa), token_dim=body.token_dim, channels=body.channels)
     features, given = body.encode(images(2)), prompts(2)
     vanilla = UncertainSam(body, None).decode(features, given)
     answer = UncertainSam(body, head).decode(features, given)

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from builders import rle_of
 from PIL import Image
-from pycocotools import mask as rle
 
 from ruac.base.errors import RuacError
 from ruac.data.coco import CocoFolder, _run_lengths
@@ -20,11 +20,6 @@ def masks_of(count, seed=0):
     return rng.random((count, HEIGHT, WIDTH)) < 0.4
 
 
-def compressed(mask):
-    code = rle.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(code["size"]), "counts": code["counts"].decode()}
-
-
 def content():
     first, second = masks_of(2)
     return {
@@ -33,9 +28,9 @@ def content():
             {"id": 9, "file_name": "b.png", "width": WIDTH, "height": HEIGHT},
         ],
         "annotations": [
-            {"id": 1, "image_id": 7, "segmentation": compressed(first)},
+            {"id": 1, "image_id": 7, "segmentation": rle_of(first)},
             {"id": 2, "image_id": 7, "segmentation": [[4, 3, 12, 3, 12, 9, 4, 9]]},
-            {"id": 3, "image_id": 7, "segmentation": compressed(second), "iscrowd": 1},
+            {"id": 3, "image_id": 7, "segmentation": rle_of(second), "iscrowd": 1},
         ],
     }
 
@@ -140,11 +135,15 @@ def test_bad_structure_is_named_when_opened(folder, change, message):
         ({"size": [WIDTH, HEIGHT], "counts": [0]}, r"RLE size \[32, 24\], expected \[24, 32\]"),
         ({"size": [HEIGHT, WIDTH], "counts": [10, 5]}, "RLE counts sum to 15, expected 768"),
         ({"size": [HEIGHT, WIDTH], "counts": [800, -32]}, "RLE counts sum to 768, expected 768, none negative"),
-        ({"size": [HEIGHT, WIDTH], "counts": ""}, "neither polygons nor RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": ""}, "neither polygons nor RLE: .*broken RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": "/0"}, "broken RLE"),  # below the alphabet, above it, without an end
+        ({"size": [HEIGHT, WIDTH], "counts": "p0"}, "broken RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": "0P"}, "broken RLE"),
+        ({"size": [HEIGHT, WIDTH], "counts": "PPPPPPP0"}, "broken RLE"),  # a run of more bits than any picture's
         ({"size": [HEIGHT, WIDTH], "counts": "é"}, "neither polygons nor RLE"),
         ({"size": [HEIGHT, WIDTH], "counts": 5}, "neither polygons nor RLE"),
-        ({"size": [HEIGHT, WIDTH], "counts": compressed(masks_of(1)[0])["counts"][:9]}, "RLE counts sum to"),
-        ({"size": [HEIGHT, WIDTH], "counts": compressed(masks_of(1)[0])["counts"] + "5"}, "RLE counts sum to"),
+        ({"size": [HEIGHT, WIDTH], "counts": rle_of(masks_of(1)[0])["counts"][:9]}, "RLE counts sum to"),
+        ({"size": [HEIGHT, WIDTH], "counts": rle_of(masks_of(1)[0])["counts"] + "5"}, "RLE counts sum to"),
     ],
 )
 def test_bad_masks_are_named_when_read(folder, code, message):
@@ -161,7 +160,7 @@ def test_run_lengths_agree_with_counting_runs():
         flat = np.concatenate([[False], mask.ravel(order="F")])
         edges = np.flatnonzero(np.diff(flat)).tolist()
         expected = np.diff([0, *edges, mask.size])
-        np.testing.assert_array_equal(_run_lengths(compressed(mask)["counts"]), expected)
+        np.testing.assert_array_equal(_run_lengths(rle_of(mask)["counts"]), expected)
 
 
 def test_broken_json_and_missing_files_are_named(folder):
@@ -244,3 +243,18 @@ def test_writing_leaves_all_or_nothing(tmp_path):
     escaping = Sample(Record("../x", "x", ("1",)), np.zeros((4, 4, 3), np.uint8), np.ones((1, 4, 4), bool))
     with pytest.raises(RuacError, match="expected a relative path"):
         write_coco([escaping], tmp_path / "other")
+
+
+def test_a_small_object_in_the_corner_is_no_share_of_the_picture(folder):
+    data = content()
+    data["annotations"][1]["segmentation"] = [[0.2, 0.2, 1.4, 0.2, 1.4, 1.4, 0.2, 1.4]]
+    assert CocoFolder(save(folder, data))[0].masks[1].sum() == 1
+    data["annotations"][1]["segmentation"] = [[0.2, 0.2, 0.9, 0.2, 0.9, 1.0, 0.2, 1.0]]
+    with pytest.raises(RuacError, match="a polygon within 0 to 1"):
+        CocoFolder(save(folder, data))[0]
+
+
+def test_a_place_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RuacError, match=r"file/out: cannot be written"):
+        write_coco(samples(), tmp_path / "file" / "out")

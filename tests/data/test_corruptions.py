@@ -23,9 +23,9 @@ from ruac.data.synthetic.corruptions import (
     FOCAL,
     CorruptedDataset,
     depth_plane,
-    fog,
+    fog_over_plane,
     parse_corruption,
-    rain,
+    rain_over_plane,
 )
 
 NOT_MONOTONE = {"glass_blur", "snow", "frost", "imagenet_fog"}  # in pixel change, by the benchmark's own constants
@@ -87,7 +87,7 @@ def test_the_suite_is_fog_rain_and_the_common_fifteen():
 
 def test_fog_obeys_koschmieder_at_single_pixels():
     image, beta = picture(), 0.02
-    foggy, _ = fog(image, NO_MASKS, beta, np.random.default_rng(3))
+    foggy, _ = fog_over_plane(image, NO_MASKS, beta, np.random.default_rng(3))
     depth = depth_plane(64, 96, np.random.default_rng(3)).astype(float)
     for row, column in [(0, 0), (0, 95), (31, 50), (63, 0), (63, 95)]:
         through = np.exp(-beta * depth[row, column])
@@ -97,7 +97,7 @@ def test_fog_obeys_koschmieder_at_single_pixels():
 
 def test_no_attenuation_is_no_fog():
     image = picture()
-    np.testing.assert_array_equal(fog(image, NO_MASKS, 0.0, np.random.default_rng(0))[0], image)
+    np.testing.assert_array_equal(fog_over_plane(image, NO_MASKS, 0.0, np.random.default_rng(0))[0], image)
 
 
 def test_assumed_depth_is_in_metres_and_falls_downwards_at_any_size():
@@ -115,7 +115,7 @@ def test_rain_mixes_picture_fog_and_streaks_as_published(severity):
     """A black and a white picture under the same rain tell fog ``A`` and streaks ``R`` apart."""
     value = CORRUPTIONS["rain"].severities[severity]
     black, white = (
-        rain(np.full((200, 300, 3), grey, np.uint8), NO_MASKS, value, np.random.default_rng(5))[0] / 255
+        rain_over_plane(np.full((200, 300, 3), grey, np.uint8), NO_MASKS, value, np.random.default_rng(5))[0] / 255
         for grey in (0, 255)
     )
     depth = depth_plane(200, 300, np.random.default_rng(5))[..., None]

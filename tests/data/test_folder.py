@@ -156,3 +156,8 @@ def test_a_truncated_image_is_named(root):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(RuacError, match=r"a\.jpg: cannot be read as an image"):
         ImageMaskFolder(root)[0]
+
+
+def test_a_folder_is_named_as_it_lies_or_as_asked(root):
+    assert ImageMaskFolder(root).name == root.name
+    assert ImageMaskFolder(root, name="asked").name == "asked"

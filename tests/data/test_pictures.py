@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from ruac.base.errors import RuacError
 from ruac.data.open import open_dataset, place_and_split
-from ruac.data.sample import read_image
+from ruac.data.sample import image_size, read_image
 from ruac.evaluation.sweep.claims import image_names
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
@@ -56,9 +56,15 @@ def pair(root, mask, picture=SEEN):
     return root
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])  # Pillow itself turns the second
 @pytest.mark.parametrize("orientation", UNDO)
-def test_pictures_are_read_as_seen(tmp_path, orientation):
-    np.testing.assert_array_equal(read_image(stored(tmp_path / "a.png", orientation)), SEEN)
+def test_pictures_are_read_as_seen_or_as_stored(tmp_path, orientation, suffix):
+    path = stored(tmp_path / f"a{suffix}", orientation)
+    pixels = np.asarray(Image.fromarray(SEEN).transpose(UNDO[orientation]))
+    np.testing.assert_array_equal(read_image(path), SEEN)
+    np.testing.assert_array_equal(read_image(path, orientation="stored"), pixels)
+    told = read_image(path, size=(W, H))  # fits the stored pixels of a picture on its side alone
+    np.testing.assert_array_equal(told, pixels if orientation > 4 else SEEN)
 
 
 @pytest.mark.parametrize("orientation", UNDO)
@@ -101,6 +107,57 @@ def test_transparent_pictures_are_laid_on_white(tmp_path):
     with pytest.warns(UserWarning, match=r"a\.png: is transparent"):
         picture = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(picture, np.where(DISC[..., None], SEEN, 255))
+
+
+def test_a_picture_above_the_limit_says_how_to_read_it(tmp_path, monkeypatch):
+    """The guard is Pillow's own, and the variable that the message names raises it, for headers too."""
+    path = tmp_path / "large.png"
+    Image.fromarray(SEEN).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for read in (read_image, image_size):
+        with pytest.raises(RuacError) as caught:
+            read(path)
+        assert "large.png: has 2240 pixels, expected at most 2000" in str(caught.value)
+    monkeypatch.setenv(*str(caught.value).split()[-1].split("="))  # what it says
+    np.testing.assert_array_equal(read_image(path), SEEN)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert image_size(path) == (H, W)
+    monkeypatch.setenv("RUAC_MAX_PIXELS", "2239")
+    with pytest.raises(RuacError, match=r"has 2240 pixels, expected at most 2239; .*RUAC_MAX_PIXELS=2240"):
+        read_image(path)
+    monkeypatch.setenv("RUAC_MAX_PIXELS", "many")
+    with pytest.raises(RuacError, match=r"RUAC_MAX_PIXELS: 'many', expected a number"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".gif", ".webp", ".png"])
+def test_of_several_pictures_in_a_file_the_first_is_read_and_it_is_said(tmp_path, suffix):
+    first, other = Image.fromarray(SEEN), Image.fromarray(255 - SEEN)
+    options = {"lossless": True} if suffix == ".webp" else {}
+    first.save(tmp_path / f"a{suffix}", save_all=True, append_images=[other, other], **options)
+    with pytest.warns(UserWarning, match=rf"a\{suffix}: holds \d pictures; the first is read"):
+        picture = read_image(tmp_path / f"a{suffix}")
+    np.testing.assert_allclose(picture, SEEN, atol=3)  # a palette of GIF
+    (tmp_path / "images").mkdir()
+    (tmp_path / f"a{suffix}").rename(tmp_path / "images" / f"a{suffix}")
+    with pytest.warns(UserWarning, match="the first is read"):
+        sample = open_dataset(coco(tmp_path, [box()], names=(f"a{suffix}",)))[0]
+    np.testing.assert_array_equal(sample.image, picture)
+
+
+def test_a_single_picture_is_nothing_to_speak_of(tmp_path, recwarn):
+    for suffix in (".tif", ".gif", ".webp", ".png", ".jpg"):
+        Image.fromarray(SEEN).save(tmp_path / f"a{suffix}")
+        read_image(tmp_path / f"a{suffix}")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_the_header_tells_the_size_as_seen(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    stored(path, 6)
+    assert image_size(path) == (W, H)
+    assert image_size(path, orientation="seen") == (H, W) == read_image(path).shape[:2]
 
 
 def test_whatever_a_decoder_raises_is_an_unreadable_picture(tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ from scipy import ndimage
 
 from ruac.data.open import validate_dataset
 from ruac.data.synthetic.scenes import SceneConfig, SceneDataset
-from ruac.data.synthetic.shifts import SHIFTS, _convolved
+from ruac.data.synthetic.shifts import SHIFTS
 from ruac.data.synthetic.textures import smooth_noise
+from ruac.data.synthetic.weather import convolved
 
 CONFIG = SceneConfig(side=112, objects=(2, 5))
 KEEPS_MASKS = [name for name in SHIFTS if name != "elastic"]
@@ -130,7 +131,7 @@ def test_blur_agrees_with_direct_convolution():
     image = np.random.default_rng(0).random((40, 51, 3), np.float32)
     kernel = np.random.default_rng(1).random((7, 7), np.float32)
     direct = np.stack([ndimage.convolve(image[..., c], kernel, mode="reflect") for c in range(3)], axis=2)
-    np.testing.assert_allclose(_convolved(image, kernel), direct, atol=1e-4)
+    np.testing.assert_allclose(convolved(image, kernel), direct, atol=1e-4)
 
 
 def test_noise_and_blur_act_on_fine_detail():

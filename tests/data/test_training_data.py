@@ -127,3 +127,8 @@ def test_objects_that_are_never_large_enough_are_an_error(stream):
 def test_impossible_values_are_named(key, value):
     with pytest.raises(RuacError, match=rf"data\.{key}: {value}"):
         TrainingDataConfig(**{key: value}).validate()
+
+
+def test_the_least_possible_values_are_possible():
+    TrainingDataConfig(objects=1, balance=0.0, min_pixels=1).validate()
+    TrainingDataConfig(balance=1.0).validate()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from builders import with_head
 from torch.nn.functional import interpolate
 
 from ruac.backbone.prompts import Prompts, central_pixel
@@ -13,24 +14,15 @@ from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
 from ruac.inference.model import UncertainSam
-from ruac.uncertainty import BayesianHead, HeadConfig
-
-
-def head(backbone, **config):
-    torch.manual_seed(3)
-    made = BayesianHead(HeadConfig(**config), token_dim=backbone.token_dim, channels=backbone.channels)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    return made.eval()
+from ruac.uncertainty import BayesianConfig
 
 
 @pytest.fixture
 def models(nano):
     return {
         "vanilla": UncertainSam(nano, None),
-        "signed": UncertainSam(nano, head(nano)),
-        "own": UncertainSam(nano, head(nano, posterior="nonnegative")),
+        "signed": with_head(nano, noise=0.05),
+        "own": with_head(nano, BayesianConfig(posterior="nonnegative"), noise=0.05),
     }
 
 
@@ -130,7 +122,7 @@ def test_uncertainty_is_the_entropy_of_the_probability(models, sample):
 def test_every_backbone_encodes_an_image_once(models, sample, make_nano, monkeypatch):
     monkeypatch.setattr(score, "BLOCK", 2)  # three objects take two rounds of decoding
     other = make_nano(32)
-    models |= {"other": UncertainSam(other, None), "other_signed": UncertainSam(other, head(other))}
+    models |= {"other": UncertainSam(other, None), "other_signed": with_head(other, noise=0.05)}
     counts, decoded = {}, {}
     for body in {id(m.backbone): m.backbone for m in models.values()}.values():
         for name, calls in (("encode", counts), ("decode", decoded)):
@@ -167,6 +159,8 @@ def test_blocks_are_smaller_for_large_images_on_a_cpu(make_nano):
     assert ends(7, 1024) == ends(7, 64, 1024) == [3, 6, 9]  # 8 MiB per object, of which four would be too much
     assert ends(2, 8192) == [1, 2]
     assert ends(0, 64) == []
+    stops = [[b.stop for b in score.blocks(8, make_nano(64), pixels=n)] for n in (1 << 24, 50_000_000, 10**9)]
+    assert stops == [[8], [2, 4, 6, 8], list(range(1, 9))]  # maps of a large picture are few at a time
 
 
 def test_blocks_of_objects_give_what_all_at_once_gives(models, sample, monkeypatch):

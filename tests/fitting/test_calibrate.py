@@ -30,7 +30,7 @@ from ruac.inference.export import export_model, load_exported
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.training.attack import AttackConfig
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, build_head
 from ruac.uncertainty.local_temperature import LocalTemperature
 
 QUICK = {
@@ -123,7 +123,7 @@ def test_it_is_fitted_on_the_images_it_says_and_on_no_other(config, coco_folder,
 def test_a_head_and_an_ensemble_can_be_calibrated(config, backbone, tmp_path, whole):
     body = load_backbone(backbone)
     torch.manual_seed(3)
-    head = build_head(HeadConfig(), token_dim=body.token_dim, channels=body.channels)
+    head = build_head(BayesianConfig(), token_dim=body.token_dim, channels=body.channels)
     for model in (UncertainSam(body, head), EnsembleSam(body, EnsembleConfig(flips=["horizontal"]))):
         posterior = model.head.config.posterior
         plain = export_model(model, backbone_config(backbone), tmp_path / posterior, with_backbone=whole)

@@ -15,7 +15,7 @@ from ruac.evaluation.score import answer_image
 from ruac.fitting.draw import PixelConfig, StressConfig, as_answers, draw_pixels, draw_prompted
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import build_head, head_config
 
 PROTOCOL = ProtocolConfig(clicks=3)
 
@@ -28,7 +28,7 @@ def sample(coco_folder):
 def models(nano):
     torch.manual_seed(3)
     for posterior in ("signed", "nonnegative"):
-        config = HeadConfig(posterior=posterior)
+        config = head_config(posterior)
         yield UncertainSam(nano, build_head(config, token_dim=nano.token_dim, channels=nano.channels)).eval()
     yield UncertainSam(nano, None)
     yield EnsembleSam(nano, EnsembleConfig(flips=["horizontal"], jitters=1))

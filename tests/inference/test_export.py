@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from builders import save_backbone, with_head
 from safetensors.torch import load_file, save_file
 
 from ruac import __version__
@@ -21,31 +22,20 @@ from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.second_look import LooksConfig
 from ruac.inference.unccorr import UncCorr
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, head_config
 from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
 
 
-def with_head(body, config):
-    """A model whose head is far from its start."""
-    torch.manual_seed(0)
-    head = build_head(config, token_dim=body.token_dim, channels=body.channels)
-    for parameter in head.parameters():
-        parameter.data.add_(0.05 * torch.randn(parameter.shape))
-    return UncertainSam(body, head.requires_grad_(False)).eval()
-
-
 @pytest.fixture(scope="module")
 def model(nano):
-    return with_head(nano, HeadConfig(logit_scale=True))
+    return with_head(nano, BayesianConfig(logit_scale=True), noise=0.05)
 
 
 @pytest.fixture(scope="module")
 def spec(nano, tmp_path_factory):
     """The backbone as a file, in a folder whose name needs care."""
-    path = tmp_path_factory.mktemp("a b=[c") / "nano.safetensors"
-    save_file(nano.sam.state_dict(), path)
-    return BackboneConfig("nano", str(path), 64)
+    return save_backbone(nano, tmp_path_factory.mktemp("a b=[c"))
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +66,15 @@ def same(model, other):
 @pytest.mark.parametrize(
     "config",
     [
-        HeadConfig(logit_scale=True),
-        HeadConfig("nonnegative", "pixel", variance="short"),
-        HeadConfig("evidential"),
-        HeadConfig("dropout", samples=3),
-        HeadConfig("laplace", logit_scale=True),
+        BayesianConfig(logit_scale=True),
+        head_config("nonnegative", kappa="pixel", variance="short"),
+        head_config("evidential"),
+        head_config("dropout", samples=3),
+        head_config("laplace", logit_scale=True),
     ],
 )
 def test_round_trip_is_exact(nano, spec, tmp_path, config, with_backbone):
-    model = with_head(nano, config)
+    model = with_head(nano, config, noise=0.05)
     out = export_model(model, spec, tmp_path / "new" / "out", with_backbone=with_backbone, record={"step": 7})
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
     content = json.loads((out / "config.json").read_text())
@@ -114,7 +104,7 @@ def test_a_backbone_in_another_place(model, spec, tmp_path):
 
 
 def test_half_precision_only_where_it_loses_nothing(make_nano, spec, tmp_path):
-    model = with_head(make_nano(), HeadConfig())
+    model = with_head(make_nano(), noise=0.05)
 
     def backbone_types(folder):
         out = export_model(model, spec, folder, with_backbone=True)
@@ -265,7 +255,7 @@ def test_references_come_back(nano, shelf, tmp_path, whole):
     spec = BackboneConfig(kind="nano", checkpoint=str(shelf / "nano.safetensors"), image_size=64)
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     ensemble = EnsembleSam(nano, EnsembleConfig(flips=["horizontal"], jitters=2))
-    for model in (UncertainSam(nano, TemperatureHead(TemperatureConfig(2.5))), ensemble):
+    for model in (UncertainSam(nano, TemperatureHead(TemperatureConfig(temperature=2.5))), ensemble):
         folder = tmp_path / model.head.config.posterior
         export_model(model, spec, folder, with_backbone=whole)
         answers = []

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from builders import decoded_of
 
-from ruac.backbone import Decoded, Features
+from ruac.backbone import Features
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
 from ruac.base.errors import RuacError
 from ruac.inference.looks import FLIPS, EnsembleConfig, EnsembleHead, EnsemblePosterior, EnsembleSam, flip_prompts
@@ -36,9 +37,7 @@ class Stub(torch.nn.Module):
     def decode(self, features, prompts):
         self.asked.append(prompts)
         logits = self.answer(features.embedding, prompts)  # [N, 4, h, w]
-        count = len(logits)
-        iou = torch.arange(4.0).repeat(count, 1)
-        return Decoded(logits, iou, torch.zeros(count, 1), torch.zeros(count, 4, 8), logits[:, :1], iou[..., None])
+        return decoded_of(logits, iou=torch.arange(4.0).repeat(len(logits), 1))
 
 
 def plane(slope):
@@ -220,3 +219,8 @@ def test_one_pass_is_no_ensemble():
 def test_impossible_configs(settings, message):
     with pytest.raises(RuacError, match=message):
         EnsembleConfig(**settings).validate()
+
+
+def test_one_kind_of_pass_is_enough():
+    EnsembleConfig(jitters=1, sigma=0.0).validate()
+    EnsembleConfig(flips=["both"]).validate()

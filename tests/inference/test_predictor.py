@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from builders import with_head
 from PIL import Image
 from scipy import ndimage
 from torch import nn
 
-from ruac.backbone import Backbone, BackboneConfig, build_backbone
+from ruac.backbone import BackboneConfig, build_backbone
 from ruac.backbone.names import OFFICIAL
 from ruac.backbone.sam2_parts import SAM2ImagePredictor
 from ruac.base.errors import RuacError
@@ -17,7 +18,7 @@ from ruac.inference.export import export_model
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.second_look import LooksConfig
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig
 
 HEIGHT, WIDTH = 40, 100
 CLICK = {"points": np.array([[30.0, 20.0]]), "labels": np.array([1])}
@@ -28,16 +29,13 @@ def picture():
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
-def with_head(body: Backbone) -> UncertainSam:
-    torch.manual_seed(0)
-    head = BayesianHead(HeadConfig(logit_scale=True), token_dim=body.token_dim, channels=body.channels)
-    head.log_scale.data.fill_(0.3)
-    return UncertainSam(body, head.requires_grad_(False))
+def with_scale(body):
+    return with_head(body, BayesianConfig(logit_scale=True), scale=0.3)
 
 
 @pytest.fixture(scope="module")
 def predictor(make_nano, picture):
-    predictor = Predictor(with_head(make_nano()), device="cpu")
+    predictor = Predictor(with_scale(make_nano()), device="cpu")
     predictor.set_image(picture)
     return predictor
 
@@ -113,7 +111,7 @@ def test_masks_scores_and_logits_are_those_of_sam2s_own_predictor(picture):
     theirs = SAM2ImagePredictor(body.sam)
     theirs._bb_feat_sizes = [(16, 16), (8, 8), (4, 4)]  # written for 1024 pixels
     theirs.set_image(picture)
-    ours = Predictor(with_head(body), device="cpu")
+    ours = Predictor(with_scale(body), device="cpu")
     ours.set_image(picture)
     previous = np.random.default_rng(1).normal(size=(16, 16)).astype(np.float32)
     for multimask in (True, False):
@@ -180,7 +178,7 @@ def test_the_answer_depends_on_this_prompt_and_image_alone(predictor, make_nano,
     predictor.set_image(picture[::-1])
     assert not np.array_equal(predictor.predict(**CLICK).logits, first.logits)
     predictor.set_image(picture)
-    fresh = Predictor(with_head(make_nano()), device="cpu")
+    fresh = Predictor(with_scale(make_nano()), device="cpu")
     fresh.set_image(picture)
     for other in (predictor, fresh):
         again = arrays(other.predict(**CLICK, decomposed=True))
@@ -197,7 +195,7 @@ def test_arguments_are_not_changed(predictor):
 
 def test_pictures_in_every_form(make_nano, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "a.png")
-    predictor = Predictor(with_head(make_nano()), device="cpu")
+    predictor = Predictor(with_scale(make_nano()), device="cpu")
     found = []
     for image in (picture, Image.fromarray(picture), tmp_path / "a.png", str(tmp_path / "a.png"), picture[:, ::-1]):
         predictor.set_image(image)
@@ -210,7 +208,7 @@ def test_pictures_in_every_form(make_nano, picture, tmp_path):
 
 
 def test_an_exported_folder(make_nano, picture, tmp_path, predictor):
-    model = with_head(make_nano())
+    model = with_scale(make_nano())
     out = export_model(model, BackboneConfig(image_size=64), tmp_path / "out", with_backbone=True)
     loaded = Predictor(out, device="cpu")
     loaded.set_image(picture)
@@ -317,7 +315,7 @@ def test_a_second_look_gives_one_mask_with_all_maps(predictor):
 
 
 def test_a_model_that_looks_again_does_so_unasked(make_nano, picture):
-    model = with_head(make_nano())
+    model = with_scale(make_nano())
     model.looks = LooksConfig(looks=["flip"])
     predictor = Predictor(model, device="cpu")
     predictor.set_image(picture)

@@ -14,7 +14,7 @@ from ruac.inference.look_mean import combine, look_again
 from ruac.inference.model import UncertainSam, predict
 from ruac.inference.second_look import LooksConfig, Question, ask_look
 from ruac.inference.views import View
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import BayesianConfig, build_head
 
 SIDE = 64
 
@@ -76,7 +76,7 @@ def picture(height=48, width=72):
     return np.repeat(bright[..., None], 3, axis=2).astype(np.uint8)
 
 
-@pytest.mark.parametrize("head", [None, HeadConfig(posterior="signed", logit_scale=True)])
+@pytest.mark.parametrize("head", [None, BayesianConfig(logit_scale=True)])
 def test_a_look_at_identical_scale_changes_nothing_to_the_last_bit(make_nano, head):
     body = make_nano(SIDE)
     built = head and build_head(head, token_dim=body.token_dim, channels=body.channels).eval()
@@ -170,7 +170,7 @@ def test_a_head_moves_no_averaged_mask(make_nano):
     body = make_nano(SIDE)
     asked = [(30.0, 20.0), (50.0, 10.0)]
     masks = []
-    for config in (None, HeadConfig(posterior="signed", logit_scale=True)):
+    for config in (None, BayesianConfig(logit_scale=True)):
         head = config and build_head(config, token_dim=body.token_dim, channels=body.channels).eval()
         model = UncertainSam(body, head)
         with torch.no_grad():

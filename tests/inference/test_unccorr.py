@@ -5,18 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from builders import mask_of
 
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.unccorr import UncCorr, corrected
 
-
-def picture(text):
-    return np.array([[c == "#" for c in line] for line in text.split()])
-
-
 # Twenty pixels on the left, one speck in the middle, one at the right, which touch nothing.
-MASK = picture("#####.....# #####...... #####..#... #####......")
+MASK = mask_of("#####.....# #####...... #####..#... #####......")
 SPECK, CORNER = (2, 7), (0, 10)
 
 
@@ -48,14 +44,14 @@ def test_the_floor_decides_below():
 
 def test_the_largest_stays_whatever_its_uncertainty():
     assert (corrected(MASK, uncertainty(speck=0.0, corner=0.0, body=1.0)) == MASK).all()
-    alone = picture("##. ##. ...")
+    alone = mask_of("##. ##. ...")
     assert (corrected(alone, np.ones((3, 3), np.float32)) == alone).all()
-    twins = picture("#.#")  # of equals the first; the other's mean is above 0.5 + 0.95 * 0.4
-    assert (corrected(twins, np.array([[0.5, 0.0, 0.9]])) == picture("#..")).all()
+    twins = mask_of("#.#")  # of equals the first; the other's mean is above 0.5 + 0.95 * 0.4
+    assert (corrected(twins, np.array([[0.5, 0.0, 0.9]])) == mask_of("#..")).all()
 
 
 def test_the_mean_of_a_component_counts_and_diagonals_belong_to_it():
-    mask = picture("######## ........ ##...... ..#.....")
+    mask = mask_of("######## ........ ##...... ..#.....")
     doubt = np.where(mask, 0.2, 0.0)
     doubt[2, :2], doubt[3, 2] = (0.9, 0.9), 0.0  # mean 0.6 with the diagonal, below the percentile of 0.9
     assert (corrected(mask, doubt) == mask).all()
@@ -63,7 +59,7 @@ def test_the_mean_of_a_component_counts_and_diagonals_belong_to_it():
     doubt[0, 0] = 1.0  # percentile 0.95 now, just above the component's 0.9
     assert (corrected(mask, doubt) == mask).all()
     many = np.concatenate([np.ones((10, 8), bool), mask])  # percentile 0.2
-    assert (corrected(many, np.concatenate([np.full((10, 8), 0.2), doubt]))[12:] == picture("........ ........")).all()
+    assert (corrected(many, np.concatenate([np.full((10, 8), 0.2), doubt]))[12:] == mask_of("........ ........")).all()
 
 
 def test_an_empty_mask_stays_empty_and_the_input_is_left_alone():

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import default_collate
 
@@ -22,17 +21,13 @@ from ruac.training.curriculum import CurriculumConfig, Phase
 from ruac.training.engine import LAST, EngineConfig, train
 from ruac.training.panels import attack_panel
 from ruac.training.validation import ValidationConfig
-from ruac.uncertainty import HeadConfig
+from ruac.uncertainty import BayesianConfig, head_config
 
 SIDE = 64
 ALL_AT_ONCE = (Phase(1.0, 1.0, 0.05, 1.0),)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def scenes(count=6, seed=0):
@@ -43,7 +38,7 @@ def make_task(*, kind="learned", phases=ALL_AT_ONCE, validation=None, check=None
     """The real task; a narrow nano with random weights stands in for a trained backbone."""
     torch.manual_seed(7)
     backbone = Backbone(Nano(image_size=SIDE, width=64, mlp=64), name="nano")
-    fields = {"source": "scenes", "corrections": 1, "head": HeadConfig(logit_scale=True)} | fields
+    fields = {"source": "scenes", "corrections": 1, "head": BayesianConfig(logit_scale=True)} | fields
     fields |= {"validation": check or ValidationConfig()}
     config = TrainConfig(attack=AttackConfig(kind=kind), curriculum=CurriculumConfig(phases=list(phases)), **fields)
     return AdversarialTask(backbone, config, validation)
@@ -90,9 +85,11 @@ def test_with_the_head_fixed_attackers_raise_the_adversarial_loss(monkeypatch, p
     with torch.no_grad():  # random weights hardly look at the image
         for level in task.backbone.sam.image_encoder.neck.convs:
             level.conv.weight *= 300
-    attack = task._attack
+    attack = task.attacker.forward
     # Masks carry no gradient: held still, so that the loss is the function that is climbed.
-    monkeypatch.setattr(task, "_attack", lambda *args: attack(*args)._replace(masks=args[2]))
+    monkeypatch.setattr(
+        task.attacker, "forward", lambda *args, **kwargs: attack(*args, **kwargs)._replace(masks=args[2])
+    )
     parameters = [p for p in getattr(task.attacker, part).parameters() if p.requires_grad]
     values = climb_or_descend(task, make_batch(task), parameters, steps=8, rate=1e-3)
     drops = [max(0.0, before - after) for before, after in pairwise(values)]
@@ -101,26 +98,22 @@ def test_with_the_head_fixed_attackers_raise_the_adversarial_loss(monkeypatch, p
 
 @pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
 def test_with_the_attackers_fixed_the_head_lowers_the_adversarial_loss(posterior):
-    task = make_task(corrections=0, head=HeadConfig(posterior=posterior, logit_scale=True))
+    task = make_task(corrections=0, head=head_config(posterior, logit_scale=True))
     task.attacker.requires_grad_(False)
     values = climb_or_descend(task, make_batch(task), list(task.head.parameters()), steps=8, rate=1e-2)
     assert values[-1] < values[0] - 1e-3
 
 
-def test_attackers_without_weights_leave_the_adversarial_branch_equal_to_the_clean_one(monkeypatch):
+def test_attackers_without_weights_leave_the_adversarial_branch_equal_to_the_clean_one():
     task = make_task()
     with torch.no_grad():
         for parameter in task.attacker.parameters():
             if parameter.requires_grad:
                 parameter.zero_()
-    branch = task._branch
-
-    def seeded(*args, **kwargs):
-        torch.manual_seed(11)
-        return branch(*args, **kwargs)
-
-    monkeypatch.setattr(task, "_branch", seeded)
-    terms = task(make_batch(task), 0.5)
+    batch = make_batch(task)
+    task.attacker.register_forward_hook(lambda *_: torch.manual_seed(11) and None)  # the same prompts once more
+    torch.manual_seed(11)
+    terms = task(batch, 0.5)
     assert terms["attack/image_change"] == terms["attack/mask_change"] == 0
     for name in ("segmentation", "kl", "scoring"):
         torch.testing.assert_close(terms[f"adversarial/{name}"], terms[f"clean/{name}"], rtol=1e-5, atol=1e-7)
@@ -225,7 +218,7 @@ def test_alignment_reaches_whom_its_mode_says(mode, reaches_head):
 @pytest.mark.parametrize("decoder_rate", [0.0, 1e-6])
 @pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
 def test_groups_hold_every_trained_parameter_once_and_do_not_decay_vectors(posterior, decoder_rate):
-    task = make_task(head=HeadConfig(posterior=posterior, logit_scale=True), decoder_rate=decoder_rate)
+    task = make_task(head=head_config(posterior, logit_scale=True), decoder_rate=decoder_rate)
     groups = task.parameter_groups()
     listed = [id(p) for group in groups for p in group["params"]]
     assert len(set(listed)) == len(listed)
@@ -247,15 +240,15 @@ def test_the_same_seed_gives_the_same_loss():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_pgd_alone_asks_for_a_loss_to_climb(monkeypatch):
-    calls = []
+def test_pgd_alone_is_given_a_loss_to_climb():
+    given = {}
     for kind in ("learned", "pgd"):
         task = make_task(kind=kind)
-        monkeypatch.setattr(
-            task, "_climbed", lambda *args, k=kind, t=task: calls.append(k) or type(t)._climbed(t, *args)
-        )
+        keep = lambda _, args, kwargs, kind=kind: given.update({kind: kwargs["loss_fn"]})  # noqa: E731
+        task.attacker.register_forward_pre_hook(keep, with_kwargs=True)
         task(make_batch(task), 0.5)
-    assert calls == ["pgd"]
+    assert given["learned"] is None
+    assert callable(given["pgd"])
 
 
 @pytest.mark.parametrize("kind", ["learned", "pgd"])

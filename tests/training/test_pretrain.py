@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ruac.backbone.nano import Nano, load_nano
@@ -21,11 +20,7 @@ from ruac.training import engine
 from ruac.training.engine import LAST, EngineConfig
 from ruac.training.pretrain import PretrainConfig, PretrainTask, pretrain
 
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture

@@ -2,20 +2,18 @@
 
 import pytest
 from accelerate import Accelerator
+from builders import with_head
 
 from ruac.data.open import open_dataset
-from ruac.inference.model import UncertainSam
 from ruac.training.validation import ValidationConfig, validate
-from ruac.uncertainty import BayesianHead, HeadConfig
 
 
 @pytest.mark.parametrize(("tuned", "alone"), [(False, "vanilla"), (True, "without_head")])
 def test_a_backbone_is_vanilla_only_while_it_is_frozen(make_nano, coco_folder, tuned, alone):
     backbone = make_nano()
     backbone.sam.sam_mask_decoder.transformer.requires_grad_(tuned)
-    head = BayesianHead(HeadConfig(), token_dim=backbone.token_dim, channels=backbone.channels)
     config, dataset = ValidationConfig(images=1, clicks=1), open_dataset(coco_folder)
-    values = validate(UncertainSam(backbone, head), dataset, config, Accelerator(cpu=True))
+    values = validate(with_head(backbone), dataset, config, Accelerator(cpu=True))
     metrics = ("j", "f", "band_auroc", "band_ece", "band_nll", "band_aurc")
     assert list(values) == [f"{name}/{metric}" for name in (alone, "head") for metric in metrics]
     assert values["head/j"] == values[f"{alone}/j"] > 0  # the signed head takes its masks from the backbone

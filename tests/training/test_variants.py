@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 from torch.utils.data import default_collate
 
@@ -37,10 +36,7 @@ STEPS, SIDE, BATCH = 5, 64, 2
 GAINS = (1e6, 1e6, 3e4, 3e3)  # coarsest level first: maps fade in a random trunk, and masks would not depend on them
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def tiny_backbone():

@@ -2,33 +2,19 @@
 
 import pytest
 import torch
+from builders import make_decoded
 
-from ruac.backbone import Decoded
-from ruac.uncertainty import HeadConfig, build_head, monte_carlo_maps, uncertainty_maps
+from ruac.uncertainty import BayesianConfig, build_head, head_config, monte_carlo_maps, uncertainty_maps
 
 CONFIGS = {
-    "signed": HeadConfig(),
-    "scaled": HeadConfig(logit_scale=True),
-    "local temperature": HeadConfig(local_temperature=True),
-    "nonnegative": HeadConfig(posterior="nonnegative", local_temperature=True),
-    "context": HeadConfig(posterior="local_temperature"),
-    "evidential": HeadConfig(posterior="evidential"),
-    "laplace": HeadConfig(posterior="laplace"),
+    "signed": BayesianConfig(),
+    "scaled": BayesianConfig(logit_scale=True),
+    "local temperature": BayesianConfig(local_temperature=True),
+    "nonnegative": BayesianConfig(posterior="nonnegative", local_temperature=True),
+    "context": head_config("local_temperature"),
+    "evidential": head_config("evidential"),
+    "laplace": head_config("laplace"),
 }
-
-
-def decoded():
-    generator = torch.Generator().manual_seed(2)
-    pixels = torch.randn(2, 8, 6, 6, generator=generator)
-    weights = torch.randn(2, 4, 8, generator=generator)
-    return Decoded(
-        logits=torch.einsum("nkc,nchw->nkhw", weights, pixels),
-        iou=torch.rand(2, 4, generator=generator),
-        object_score=torch.ones(2, 1),
-        mask_tokens=torch.randn(2, 4, 16, generator=generator),
-        pixel_tokens=pixels,
-        mask_weights=weights,
-    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -40,7 +26,7 @@ def test_sampled_maps_agree_with_analytic_ones(name):
             value.fill_(-1.0)
         if key == "local_temperature.network.4.bias":
             value.fill_(-1.5)  # a scale of 0.22: total would be far lower without it
-    posterior = head(decoded())
+    posterior = head(make_decoded(2, side=6, token_dim=16))
     sampled = monte_carlo_maps(posterior, 400, torch.Generator().manual_seed(0))
     analytic = uncertainty_maps(*posterior.calibrated(), nodes=32)
     tolerance = 0.12 if name == "evidential" else 0.03

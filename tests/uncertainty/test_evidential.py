@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from builders import make_decoded
 from scipy import stats
 
-from ruac.backbone.outputs import Decoded
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import HeadConfig, build_head, head_config
 from ruac.uncertainty.evidential import (
     FLOOR,
     EvidentialLossConfig,
@@ -27,17 +27,13 @@ def make_posterior(shape=(2, 3, 4, 5), dtype=torch.float64):
     return EvidentialPosterior(torch.randn(shape, dtype=dtype), nu, 1 + excess, beta, raw)
 
 
-def make_decoded(objects=3):
-    torch.manual_seed(2)
-    pixel, weights = torch.randn(objects, CHANNELS, SIZE, SIZE), torch.randn(objects, 4, CHANNELS)
-    logits = torch.einsum("nkc,nchw->nkhw", weights, pixel)
-    tokens = torch.randn(objects, 4, TOKEN_DIM)
-    return Decoded(logits, torch.rand(objects, 4), torch.ones(objects, 1), tokens, pixel, weights)
+def pass_of(objects=3):
+    return make_decoded(objects, side=SIZE, channels=CHANNELS, token_dim=TOKEN_DIM)
 
 
 def make_head():
     torch.manual_seed(3)
-    return build_head(HeadConfig("evidential"), token_dim=TOKEN_DIM, channels=CHANNELS)
+    return build_head(head_config("evidential"), token_dim=TOKEN_DIM, channels=CHANNELS)
 
 
 def test_likelihood_is_that_of_the_marginal_student_t():
@@ -89,7 +85,7 @@ def test_only_the_ur_term_teaches_where_there_is_no_evidence():
 
 
 def test_masks_start_as_those_of_sam_2():
-    head, decoded = make_head(), make_decoded()
+    head, decoded = make_head(), pass_of()
     with torch.no_grad():
         posterior = head(decoded)
     torch.testing.assert_close(posterior.gamma, 0.5 + decoded.logits / head.SPAN, atol=1e-5, rtol=1e-5)
@@ -111,7 +107,7 @@ def test_its_own_score_orders_pixels_by_the_predictive_variance():
 
 
 def test_select_and_extreme_tokens():
-    head, decoded = make_head(), make_decoded()
+    head, decoded = make_head(), pass_of()
     index = torch.tensor([3, 0, 2])
     posterior = head(decoded)
     chosen, rows = posterior.select(index), torch.arange(3)
@@ -125,7 +121,7 @@ def test_select_and_extreme_tokens():
 
 
 def test_steps_on_its_loss_raise_the_variance_where_the_mask_is_wrong():
-    head, decoded = make_head(), make_decoded(8)
+    head, decoded = make_head(), pass_of(8)
     decoded.pixel_tokens[:, 0, :, : SIZE // 2] += 3  # what tells the halves apart
     decoded.mask_weights[:, :, 0] = 0.5
     torch.manual_seed(4)
@@ -141,7 +137,17 @@ def test_steps_on_its_loss_raise_the_variance_where_the_mask_is_wrong():
 
 
 def test_settings_that_do_not_fit_are_user_errors():
-    with pytest.raises(RuacError, match="logit_scale"):
+    with pytest.raises(RuacError, match=r"logit_scale' belongs to posterior signed or .*, not to evidential"):
         load_config(HeadConfig, None, ["posterior=evidential", "logit_scale=true"])
     with pytest.raises(RuacError, match=r"loss\.evidential\.ur"):
         load_config(EvidentialLossConfig, None, ["ur=-1"])
+
+
+def test_draws_have_the_spread_of_the_expectation_alone():
+    """``Var mu = beta / (nu (alpha - 1))``, of a posterior narrow enough for no draw to be cut off."""
+    shape = (1, 1, 1, 200_000)
+    nu, alpha, beta = 3.0, 2.5, 0.005
+    parameters = (torch.full(shape, value) for value in (0.45, nu, alpha, beta))
+    draws = EvidentialPosterior(*parameters, torch.zeros(shape)).sample(torch.Generator().manual_seed(0)).sigmoid()
+    assert draws.mean().item() == pytest.approx(0.45, abs=4e-4)
+    assert draws.var().item() == pytest.approx(beta / (nu * (alpha - 1)), rel=0.02)

@@ -2,42 +2,30 @@ import itertools
 
 import pytest
 import torch
+from builders import make_decoded
 
-from ruac.backbone.outputs import Decoded
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 from ruac.inference.model import predict
-from ruac.uncertainty import BayesianHead, HeadConfig, build_head, total_uncertainty
+from ruac.uncertainty import HEADS, BayesianConfig, BayesianHead, HeadConfig, build_head, head_config, total_uncertainty
 from ruac.uncertainty.bayesian import inward_clamp, straight_through_relu
-from ruac.uncertainty.head import POSTERIORS
 
 CHANNELS, TOKEN_DIM, SIZE = 8, 24, 10
 KINDS = list(itertools.product(("signed", "nonnegative"), ("channel", "pixel")))
 
 
-def make_decoded(objects=3, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    pixel = torch.randn(objects, CHANNELS, SIZE, SIZE, generator=generator)
-    weights = 0.5 * torch.randn(objects, 4, CHANNELS, generator=generator)
-    tokens = torch.randn(objects, 4, TOKEN_DIM, generator=generator)
-    return Decoded(
-        logits=torch.einsum("nkc,nchw->nkhw", weights, pixel).to(dtype),
-        iou=torch.rand(objects, 4),
-        object_score=torch.ones(objects, 1),
-        mask_tokens=tokens.to(dtype),
-        pixel_tokens=pixel.to(dtype),
-        mask_weights=weights.to(dtype),
-    )
+def pass_of(objects=3, dtype=torch.float32):
+    return make_decoded(objects, side=SIZE, channels=CHANNELS, token_dim=TOKEN_DIM, gain=0.5, dtype=dtype)
 
 
 def make_head(**settings):
     torch.manual_seed(0)
-    return BayesianHead(HeadConfig(**settings), token_dim=TOKEN_DIM, channels=CHANNELS)
+    return BayesianHead(BayesianConfig(**settings), token_dim=TOKEN_DIM, channels=CHANNELS)
 
 
 @pytest.mark.parametrize(("posterior", "kappa"), KINDS)
 def test_shapes(posterior, kappa):
-    result = make_head(posterior=posterior, kappa=kappa)(make_decoded())
+    result = make_head(posterior=posterior, kappa=kappa)(pass_of())
     assert result.mean.shape == result.variance.shape == result.sample().shape == (3, 4, SIZE, SIZE)
     assert result.kl().shape == ()
     assert (result.variance >= 0).all()
@@ -45,10 +33,10 @@ def test_shapes(posterior, kappa):
     assert result.select(torch.tensor([0, 3, 1])).variance.shape == (3, 1, SIZE, SIZE)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POSTERIORS if kind != "none"])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "none"])
 def test_every_head_keeps_the_protocol(kind):
     torch.manual_seed(0)
-    head, decoded = build_head(HeadConfig(kind), token_dim=TOKEN_DIM, channels=CHANNELS), make_decoded()
+    head, decoded = build_head(head_config(kind), token_dim=TOKEN_DIM, channels=CHANNELS), pass_of()
     index = torch.tensor([0, 3, 1])
     for training in (True, False):
         posterior = head.train(training)(decoded)
@@ -65,12 +53,12 @@ def test_every_head_keeps_the_protocol(kind):
             torch.testing.assert_close(part[:, 0], whole)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.manual_seed(1)
-            again = head(make_decoded(dtype=torch.bfloat16)).variance
+            again = head(pass_of(dtype=torch.bfloat16)).variance
         assert again.dtype == torch.float32
 
 
 def test_signed_mean_is_the_logits_of_sam_2_before_and_after_training():
-    head, decoded = make_head(logit_scale=True), make_decoded()
+    head, decoded = make_head(logit_scale=True), pass_of()
     optimizer = torch.optim.SGD(head.parameters(), lr=1.0)
     for _ in range(3):
         result = head(decoded)
@@ -84,13 +72,13 @@ def test_signed_mean_is_the_logits_of_sam_2_before_and_after_training():
 
 @pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
 def test_shapes_start_at_kappa_init(posterior):
-    result = make_head(posterior=posterior, kappa_init=3.0)(make_decoded())
+    result = make_head(posterior=posterior, kappa_init=3.0)(pass_of())
     for factor in (result.pixel, result.weight):
         assert (factor.shape - 3).abs().max() < 0.1
 
 
 def test_nonnegative_factors_and_mean():
-    head, decoded = make_head(posterior="nonnegative"), make_decoded()
+    head, decoded = make_head(posterior="nonnegative"), pass_of()
     result = head(decoded)
     assert (result.pixel.mean >= 0).all()
     assert (result.pixel.mean == 0).any()
@@ -108,7 +96,7 @@ def test_nonnegative_factors_and_mean():
 @pytest.mark.parametrize(("posterior", "kappa"), KINDS)
 def test_every_parameter_learns_from_sample_variance_and_kl(posterior, kappa):
     head = make_head(posterior=posterior, kappa=kappa, logit_scale=True)
-    result = head(make_decoded())
+    result = head(pass_of())
     mean, variance = result.calibrated()
     (result.sample().square().mean() + total_uncertainty(mean, variance).mean() + result.kl()).backward()
     for name, parameter in head.named_parameters():
@@ -119,7 +107,7 @@ def test_every_parameter_learns_from_sample_variance_and_kl(posterior, kappa):
 
 @pytest.mark.parametrize(("posterior", "kappa"), KINDS)
 def test_bfloat16_autocast_changes_nothing(posterior, kappa):
-    head, decoded = make_head(posterior=posterior, kappa=kappa), make_decoded(dtype=torch.bfloat16)
+    head, decoded = make_head(posterior=posterior, kappa=kappa), pass_of(dtype=torch.bfloat16)
     expected = head(decoded)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = head(decoded)
@@ -132,7 +120,7 @@ def test_bfloat16_autocast_changes_nothing(posterior, kappa):
 
 def test_learning_errors_raises_the_variance_where_masks_are_wrong():
     """Errors in the left half only: a few steps of cross-entropy make the left half the more uncertain one."""
-    head, decoded = make_head(kappa="pixel"), make_decoded()
+    head, decoded = make_head(kappa="pixel"), pass_of()
     decoded.pixel_tokens[:, 0, :, : SIZE // 2] += 3  # what tells the halves apart
     decoded.logits = torch.einsum("nkc,nchw->nkhw", decoded.mask_weights, decoded.pixel_tokens)
     target = (decoded.logits > 0).float()
@@ -173,7 +161,7 @@ def test_clamp_lets_a_shape_come_back_but_not_drift_away():
 @pytest.mark.parametrize(("init", "loss_sign"), [(0.5, -1), (10.0, 1)])
 def test_head_leaves_either_bound(init, loss_sign):
     """At kappa_min a loss that wants less variance, at kappa_max one that wants more, still moves the shape."""
-    head, decoded = make_head(kappa_init=init), make_decoded()
+    head, decoded = make_head(kappa_init=init), pass_of()
     with torch.no_grad():
         for layer in (head.pixel_shape[-1], head.weight_shape):
             layer.bias += -0.2 if init == 0.5 else 0.2
@@ -188,7 +176,7 @@ def test_head_leaves_either_bound(init, loss_sign):
 
 
 def test_logit_scale_starts_at_one_and_never_touches_the_mask():
-    head, decoded = make_head(logit_scale=True), make_decoded()
+    head, decoded = make_head(logit_scale=True), pass_of()
     result = head(decoded)
     mean, variance = result.calibrated()
     assert torch.equal(mean, result.mean)
@@ -209,14 +197,14 @@ def test_logit_scale_starts_at_one_and_never_touches_the_mask():
     ],
 )
 def test_parameter_counts_at_the_size_of_sam_2(posterior, kappa, count):
-    head = BayesianHead(HeadConfig(posterior=posterior, kappa=kappa), token_dim=256, channels=32)
+    head = BayesianHead(BayesianConfig(posterior=posterior, kappa=kappa), token_dim=256, channels=32)
     assert sum(p.numel() for p in head.parameters()) == count
 
 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("posterior=gaussian", "head.posterior: expected signed or nonnegative or .* or none, found 'gaussian'"),
+        ("posterior=gaussian", "posterior: expected signed or nonnegative or .* or none, found 'gaussian'"),
         ("kappa=token", "head.kappa"),
         ("variance=none", "head.variance"),
         ("hidden=0", "head.hidden"),
@@ -232,8 +220,20 @@ def test_impossible_settings_are_user_errors(override, words):
         load_config(HeadConfig, overrides=[override])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in POSTERIORS if kind != "none"])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "none"])
 def test_weights_of_half_precision_are_refused(kind):
-    head = build_head(HeadConfig(kind), token_dim=TOKEN_DIM, channels=CHANNELS).bfloat16()
+    head = build_head(head_config(kind), token_dim=TOKEN_DIM, channels=CHANNELS).bfloat16()
     with pytest.raises(RuacError, match=r"^head: weights are bfloat16, expected float32"):
-        predict(make_decoded(), head)
+        predict(pass_of(), head)
+
+
+@pytest.mark.parametrize("posterior", ["signed", "nonnegative"])
+def test_the_full_variance_has_the_terms_that_the_short_one_leaves_out(posterior):
+    """Per channel ``(1 + a) (1 + b) - 1`` against ``a b``, a and b the squared coefficients of variation."""
+    decoded = pass_of()
+    full, short = (make_head(posterior=posterior, variance=kind)(decoded) for kind in ("full", "short"))
+    assert torch.equal(full.mean, short.mean)
+    draws = torch.stack([full.sample() for _ in range(600)]).var(0)
+    assert (draws.mean() / full.variance.mean()).item() == pytest.approx(1, rel=0.1)
+    assert (short.variance <= full.variance).all()
+    assert short.variance.mean() < 0.9 * full.variance.mean()

@@ -3,28 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from builders import make_decoded
 
-from ruac.backbone.outputs import Decoded
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
-from ruac.uncertainty import HeadConfig, build_head
+from ruac.uncertainty import HeadConfig, build_head, head_config
 from ruac.uncertainty.laplace import prior_precision
 from ruac.uncertainty.linear import LinearPosterior
 
 CHANNELS, TOKEN_DIM, SIZE = 5, 24, 6
 
 
-def make_decoded(objects=3, seed=2):
-    torch.manual_seed(seed)
-    pixel, weights = torch.randn(objects, CHANNELS, SIZE, SIZE), torch.randn(objects, 4, CHANNELS)
-    logits = torch.einsum("nkc,nchw->nkhw", weights, pixel)
-    tokens = torch.randn(objects, 4, TOKEN_DIM)
-    return Decoded(logits, torch.rand(objects, 4), torch.ones(objects, 1), tokens, pixel, weights)
+def pass_of(objects=3, seed=2):
+    return make_decoded(objects, side=SIZE, channels=CHANNELS, token_dim=TOKEN_DIM, seed=seed)
 
 
 def make_head(posterior, **settings):
     torch.manual_seed(3)
-    return build_head(HeadConfig(posterior, **settings), token_dim=TOKEN_DIM, channels=CHANNELS)
+    return build_head(head_config(posterior, **settings), token_dim=TOKEN_DIM, channels=CHANNELS)
 
 
 def make_posterior(**settings):
@@ -58,7 +54,7 @@ def test_select_scale_and_no_directions():
 
 
 def test_dropout_evaluates_the_moments_of_its_passes():
-    head, decoded = make_head("dropout", samples=9, dropout=0.3).eval(), make_decoded()
+    head, decoded = make_head("dropout", samples=9, dropout=0.3).eval(), pass_of()
     with torch.no_grad():
         head.last.weight.normal_()
         posterior = head(decoded)
@@ -78,13 +74,13 @@ def test_dropout_masks_keep_what_they_say_and_the_mean():
     assert (head.kept > 0).float().mean().item() == pytest.approx(0.7, abs=0.02)
     assert head.kept.mean().item() == pytest.approx(1, abs=0.03)
     assert torch.equal(head.kept, make_head("dropout", samples=500, dropout=0.3).kept)
-    decoded = make_decoded()
+    decoded = pass_of()
     with torch.no_grad():
         assert (head.eval()(decoded).mean - decoded.logits).abs().mean() < 0.1 * decoded.logits.std()
 
 
 def test_dropout_trains_on_a_pass_of_its_own_per_object():
-    head, decoded = make_head("dropout", dropout=0.5).train(), make_decoded(8)
+    head, decoded = make_head("dropout", dropout=0.5).train(), pass_of(8)
     first, second = head(decoded), head(decoded)
     assert not torch.equal(first.mean, second.mean)
     assert (first.variance == 0).all()
@@ -96,7 +92,7 @@ def test_dropout_trains_on_a_pass_of_its_own_per_object():
 
 
 def test_laplace_is_sam_2_until_something_was_observed():
-    head, decoded = make_head("laplace"), make_decoded()
+    head, decoded = make_head("laplace"), pass_of()
     posterior = head(decoded)
     assert torch.equal(posterior.mean, decoded.logits)
     assert (posterior.variance == 0).all()
@@ -107,7 +103,7 @@ def test_laplace_variance_is_that_of_explicit_matrix_algebra():
     head, choice = make_head("laplace"), torch.tensor([1, 0, 3])
     curvature = np.zeros((CHANNELS + 1, CHANNELS + 1))
     for seed in (5, 6):
-        seen = make_decoded(seed=seed)
+        seen = pass_of(seed=seed)
         head.observe(seen, choice)
         for n in range(3):
             f, w = seen.pixel_tokens[n].double().numpy(), seen.mask_weights[n, choice[n]].double().numpy()
@@ -120,7 +116,7 @@ def test_laplace_variance_is_that_of_explicit_matrix_algebra():
     tau = prior_precision(torch.tensor(np.linalg.eigvalsh(curvature)), mode=CHANNELS).item()
     covariance = np.linalg.inv(curvature + tau * np.eye(CHANNELS + 1))
 
-    decoded = make_decoded(seed=7)
+    decoded = pass_of(seed=7)
     variance = head(decoded).variance
     for n, k, y, x in ((0, 0, 0, 0), (2, 3, 1, 4), (1, 2, 5, 5)):
         phi = np.append(decoded.pixel_tokens[n, :, y, x].numpy() * decoded.mask_weights[n, k].numpy(), 1)
@@ -146,10 +142,10 @@ def test_the_prior_precision_maximises_the_marginal_likelihood(scale):
 
 
 def test_more_observations_leave_less_variance():
-    head, decoded = make_head("laplace"), make_decoded()
+    head, decoded = make_head("laplace"), pass_of()
     variances = []
     for seed in range(10, 40):
-        head.observe(make_decoded(seed=seed), torch.zeros(3, dtype=torch.int64))
+        head.observe(pass_of(seed=seed), torch.zeros(3, dtype=torch.int64))
         variances.append(head(decoded).variance.mean().item())
     assert variances[0] > variances[9] > variances[-1] > 0
 
@@ -161,5 +157,5 @@ def test_impossible_settings_are_user_errors():
         ("samples=1", "head.samples"),
     ):
         with pytest.raises(RuacError, match=words):
-            load_config(HeadConfig, None, [override])
+            load_config(HeadConfig, None, ["posterior=dropout", override])
     assert build_head(HeadConfig("none"), token_dim=TOKEN_DIM, channels=CHANNELS) is None

@@ -3,32 +3,23 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from builders import make_decoded
 from torch import nn
 
-from ruac.backbone.outputs import Decoded
 from ruac.base.config import config_from, load_config
 from ruac.base.errors import RuacError
-from ruac.uncertainty import HeadConfig, build_head
-from ruac.uncertainty.local_temperature import GRID, INPUTS, LocalScale, LocalTemperature, _neighbourhood, answer_inputs
+from ruac.uncertainty import BayesianConfig, HeadConfig, build_head, head_config
+from ruac.uncertainty.local_temperature import GRID, INPUTS, LocalScale, LocalTemperature, answer_inputs, neighbourhood
 
 
 def answer(n=3, side=16, seed=0):
-    torch.manual_seed(seed)
-    pixel, weights = torch.randn(n, 8, side, side), torch.randn(n, 4, 8)
-    return Decoded(
-        logits=torch.einsum("nkc,nchw->nkhw", weights, pixel),
-        iou=torch.rand(n, 4),
-        object_score=torch.ones(n, 1),
-        mask_tokens=torch.randn(n, 4, 16),
-        pixel_tokens=pixel,
-        mask_weights=weights,
-    )
+    return make_decoded(n, side=side, token_dim=16, seed=seed)
 
 
 def head_with_context(posterior="signed"):
-    config = HeadConfig(posterior=posterior, local_temperature=True, local_hidden=8)
+    config = head_config(posterior, local_temperature=True, local_hidden=8)
     head = build_head(config, token_dim=16, channels=8)
-    nn.init.normal_(head.local_temperature.network[-1].weight, std=0.5)  # as if trained
+    nn.init.normal_(head.local_temperature.network[-1].weight, std=2.0)  # as if trained
     return head
 
 
@@ -40,6 +31,13 @@ def test_inputs_are_those_named_and_of_the_chosen_token():
     for n, k in enumerate(index.tolist()):
         own = decoded.logits[n, k]
         torch.testing.assert_close(named["logit"][n], torch.tanh(own / 4))
+        candidates = decoded.logits[n, 1:]
+        for name, logit in (
+            ("single mask", decoded.logits[n, 0]),
+            ("highest candidate", candidates.amax(0)),
+            ("lowest candidate", candidates.amin(0)),
+        ):
+            torch.testing.assert_close(named[name][n], torch.tanh(logit / 4))
         torch.testing.assert_close(named["share of the map"][n], (own.sigmoid().mean() + 1e-4).log().expand_as(own))
         torch.testing.assert_close(named["predicted IoU"][n], decoded.iou[n, k].expand_as(own))
         torch.testing.assert_close(
@@ -50,7 +48,7 @@ def test_inputs_are_those_named_and_of_the_chosen_token():
 @pytest.mark.parametrize("share", [0.08, 0.24])
 def test_a_neighbourhood_is_the_mean_of_what_lies_inside(share):
     maps = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    found = _neighbourhood(maps, share)[0, 0]
+    found = neighbourhood(maps, share)[0, 0]
     half = (2 * int(share * 20 / 2) + 1) // 2
     for y, x in ((0, 0), (10, 7), (19, 3)):
         square = maps[0, 0, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
@@ -60,8 +58,8 @@ def test_a_neighbourhood_is_the_mean_of_what_lies_inside(share):
 def test_a_neighbourhood_hardly_depends_on_the_resolution():
     coarse = F.avg_pool2d(torch.rand(1, 1, GRID, GRID, generator=torch.Generator().manual_seed(1)), 5, 1, 2)
     fine = F.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=False)
-    wanted = F.interpolate(_neighbourhood(coarse, 0.24), scale_factor=4, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(_neighbourhood(fine, 0.24), wanted, atol=0.02, rtol=0)
+    wanted = F.interpolate(neighbourhood(coarse, 0.24), scale_factor=4, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(neighbourhood(fine, 0.24), wanted, atol=0.02, rtol=0)
 
 
 def test_training_starts_at_scale_one():
@@ -115,10 +113,12 @@ def test_it_learns_that_whole_masks_are_wrong_which_one_temperature_cannot():
 
 
 def test_a_head_without_weibull_factors_refuses_a_context():
-    with pytest.raises(RuacError, match=r"head\.local_temperature: expected false for posterior dropout"):
-        HeadConfig(posterior="dropout", local_temperature=True).validate()
+    with pytest.raises(
+        RuacError, match="local_temperature' belongs to posterior signed or nonnegative, not to dropout"
+    ):
+        config_from(HeadConfig, {"posterior": "dropout", "local_temperature": True}, "test")
     with pytest.raises(RuacError, match=r"head\.local_hidden: expected at least 1, found 0"):
-        HeadConfig(local_hidden=0).validate()
+        BayesianConfig(local_hidden=0).validate()
 
 
 def test_names_of_older_versions_still_load():
@@ -127,11 +127,12 @@ def test_names_of_older_versions_still_load():
     config = config_from(HeadConfig, old, "test")
     assert (config.local_temperature, config.local_hidden) == (True, 8)
     assert load_config(HeadConfig, None, ["context=true", "context_hidden=8"]) == config
-    assert HeadConfig(posterior="context") == HeadConfig(posterior="local_temperature")
+    assert config_from(HeadConfig, {"posterior": "context"}, "test") == head_config("local_temperature")
     with pytest.raises(RuacError, match="keys 'context' and 'local_temperature' are one"):
         config_from(HeadConfig, {"context": True, "local_temperature": True}, "test")
     for posterior in ("signed", "local_temperature"):
-        config = HeadConfig(posterior=posterior, local_temperature=posterior == "signed", local_hidden=8)
+        part = {"local_temperature": True} if posterior == "signed" else {}  # of the other it is all there is
+        config = head_config(posterior, local_hidden=8, **part)
         head, other = (build_head(config, token_dim=16, channels=8) for _ in range(2))
         state = {key.replace("local_temperature.", "context."): value for key, value in head.state_dict().items()}
         assert any(key.startswith("context.") for key in state)

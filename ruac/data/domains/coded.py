@@ -15,7 +15,8 @@ from pycocotools import mask as rle
 from ruac.base.errors import RuacError
 from ruac.data.coco import read_annotations, to_rle
 from ruac.data.domains.picture import Picture, picture_id
-from ruac.data.domains.places import image_in, image_size, read_json
+from ruac.data.domains.places import image_in, read_json
+from ruac.data.sample import image_size
 
 Entry = tuple[str, Any]  # object id, COCO segmentation
 """An object: its id and its code, polygons ``[[x, y, x, y, ...], ...]`` or RLE."""
@@ -25,19 +26,24 @@ Entry = tuple[str, Any]  # object id, COCO segmentation
 class Coded:
     """The coded objects of a picture. file: where they are written. entries: the objects, or a function
     that reads them from the file. size: (H, W) as the file says it, None if it does not. holes: polygons
-    inside polygons are holes (even-odd rule) instead of parts."""
+    inside polygons are holes (even-odd rule) instead of parts. hint: reads (H, W) from a file whose sizes are not
+    to be relied on, but tell stored pixels from those that a person sees."""
 
     file: Path
     entries: tuple[Entry, ...] | Callable[[Path], tuple[Entry, ...]]
     size: tuple[int, int] | None = None
     holes: bool = False
+    hint: Callable[[Path], tuple[int, int] | None] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (self.file,)
 
-    def object_ids(self, image: Path) -> tuple[list[str], int]:
-        size = self.size or image_size(image)
+    def drawn_on(self) -> tuple[int, int] | None:
+        return self.hint(self.file) if self.hint else self.size
+
+    def object_ids(self, image: Path, orientation: str = "seen") -> tuple[list[str], int]:
+        size = self.size or self._size_of(image, orientation)
         entries = self._entries()
         ids = [key for key, code in entries if self._rle(key, code, size) is not None]
         if len(set(ids)) < len(ids):
@@ -52,6 +58,10 @@ class Coded:
             )
         codes = dict(self._entries())
         return np.stack([rle.decode(self._rle(key, codes[key], size)).astype(bool) for key in ids])
+
+    def _size_of(self, image: Path, orientation: str) -> tuple[int, int]:
+        stored = image_size(image)
+        return stored if self.hint and self.hint(self.file) == stored else image_size(image, orientation=orientation)
 
     def _entries(self) -> tuple[Entry, ...]:
         return self.entries(self.file) if callable(self.entries) else self.entries
@@ -140,6 +150,13 @@ def labelme(file: Path) -> tuple[Entry, ...]:
         (str(group) if groups[group] == 1 else f"{group}/{label}", outlines)
         for (group, label), outlines in objects.items()
     )
+
+
+def labelme_size(file: Path) -> tuple[int, int] | None:
+    """``imageHeight``, ``imageWidth`` of a labelme file."""
+    content = read_json(file)
+    size = [content.get(key) for key in ("imageHeight", "imageWidth")] if isinstance(content, dict) else []
+    return tuple(size) if size and all(isinstance(side, int) for side in size) else None
 
 
 def _labelme_outline(shape: dict) -> list[float]:

@@ -17,7 +17,7 @@ from ruac.data.domains.picture import Picture
 from ruac.data.domains.places import NotThere
 from ruac.data.domains.registry import CARDS
 from ruac.data.domains.subsample import ABOUT, MOST, draw
-from ruac.data.sample import Record, Sample, read_image
+from ruac.data.sample import Record, Sample, check_orientation, read_image
 
 BATCH = 64  # pictures indexed at a time, in threads: decoding leaves the interpreter free
 
@@ -46,8 +46,12 @@ class NativeDataset:
     (`subsample.draw`). To index only once, convert the data set (ruac prepare-domain).
     """
 
-    def __init__(self, card: Card, splits: tuple[str, ...], root: Path, *, most: int, about: int, seed: int):
+    def __init__(
+        self, card: Card, splits: tuple[str, ...], root: Path, *, most: int, about: int, seed: int, orientation: str
+    ):
+        check_orientation(orientation)
         self.card, self.splits, self.root, self.seed, self.name = card, splits, root, seed, card.name
+        self._orientation = orientation
         listed = sorted((p for split in splits for p in card.pictures(root, split)), key=lambda picture: picture.id)
         ids = [picture.id for picture in listed]
         if len(set(ids)) < len(ids):
@@ -57,7 +61,7 @@ class NativeDataset:
         def count(order: Iterable[int]) -> Iterator[int]:
             with ThreadPoolExecutor() as pool:
                 while batch := list(islice(order, BATCH)):
-                    index.update(zip(batch, pool.map(lambda i: _objects(listed[i]), batch), strict=True))
+                    index.update(zip(batch, pool.map(lambda i: _objects(listed[i], orientation), batch), strict=True))
                     yield from (len(index[i][0]) for i in batch)
 
         chosen, sampled = draw(ids, lambda order: count(iter(order)), most=most, about=about, seed=seed)
@@ -83,8 +87,9 @@ class NativeDataset:
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
-        image = read_image(record.path)
-        return Sample(record, image, self._pictures[index].annotation.masks(record.object_ids, image.shape[:2]))
+        annotation = self._pictures[index].annotation
+        image = read_image(record.path, size=annotation.drawn_on, orientation=self._orientation)
+        return Sample(record, image, annotation.masks(record.object_ids, image.shape[:2]))
 
 
 def open_domain(
@@ -96,12 +101,13 @@ def open_domain(
     most: int = MOST,
     about: int = ABOUT,
     seed: int = 0,
+    orientation: str = "seen",
 ) -> NativeDataset:
     """Open the native download of a data set.
 
     name: a key of `CARDS`. root: the folder of the download, one around it, or one of its own folders (a warning then
     names what is read). protocol: "ruac" or "sam1", which choose the splits. split: another one instead. most, about,
-    seed: see `subsample.draw`.
+    seed: see `subsample.draw`. orientation: one of `ORIENTATIONS`, where sizes in the annotations do not tell.
     Raises `RuacError` for an unknown name and for whatever differs from the card's format, naming the
     file and what was expected.
     """
@@ -113,7 +119,7 @@ def open_domain(
     if not root.is_dir():
         raise RuacError(f"{root}: folder not found; expected {CARDS[name].title}: {CARDS[name].tree}")
     splits = CARDS[name].splits[protocol] if split is None else (split,)
-    root, options = root.resolve(), {"most": most, "about": about, "seed": seed}
+    root, options = root.resolve(), {"most": most, "about": about, "seed": seed, "orientation": orientation}
     try:
         return NativeDataset(CARDS[name], splits, root, **options)
     except NotThere:
@@ -128,5 +134,5 @@ def open_domain(
         raise
 
 
-def _objects(picture: Picture) -> tuple[list[str], int]:
-    return picture.annotation.object_ids(picture.path)
+def _objects(picture: Picture, orientation: str) -> tuple[list[str], int]:
+    return picture.annotation.object_ids(picture.path, orientation)

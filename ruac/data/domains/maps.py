@@ -13,23 +13,27 @@ from ruac.base.errors import RuacError
 from ruac.data.domains.picture import Picture, picture_id
 from ruac.data.domains.places import pair
 from ruac.data.id_masks import read_ids, values_in
-from ruac.data.sample import opened
+from ruac.data.sample import image_size, opened
 
 
 @dataclass(frozen=True)
 class IdMaps:
     """One or several maps of a picture. layers: a prefix of the object ids, and the file. read: gives
-    ``int [H, W]``, an object's number or `none` per pixel."""
+    ``int [H, W]``, an object's number or `none` per pixel. size: (H, W) of such a file without reading its pixels."""
 
     layers: tuple[tuple[str, Path], ...]
     read: Callable[[Path], np.ndarray] = read_ids
     none: int = 0
+    size: Callable[[Path], tuple[int, ...]] = image_size
 
     @property
     def files(self) -> tuple[Path, ...]:
         return tuple(path for _, path in self.layers)
 
-    def object_ids(self, image: Path) -> tuple[list[str], int]:
+    def drawn_on(self) -> tuple[int, int]:
+        return self.size(self.files[0])
+
+    def object_ids(self, image: Path, orientation: str = "seen") -> tuple[list[str], int]:
         return [f"{prefix}{v}" for prefix, path in self.layers for v in self._values(self.read(path))], 0
 
     def masks(self, ids: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:
@@ -56,7 +60,10 @@ class MaskFiles:
 
     files: tuple[Path, ...]
 
-    def object_ids(self, image: Path) -> tuple[list[str], int]:
+    def drawn_on(self) -> tuple[int, int]:
+        return image_size(self.files[0])
+
+    def object_ids(self, image: Path, orientation: str = "seen") -> tuple[list[str], int]:
         ids = [path.stem for path in self.files if read_binary(path).any()]
         return ids, len(self.files) - len(ids)
 
@@ -117,6 +124,10 @@ def read_hdf5(path: Path) -> np.ndarray:
     if numbers.ndim != 2 or not np.issubdtype(numbers.dtype, np.integer):
         raise RuacError(f"{path}: holds {numbers.dtype} {list(numbers.shape)}, expected integers [H, W]")
     return numbers.astype(np.int32)
+
+
+def hdf5_size(path: Path) -> tuple[int, ...]:
+    return read_hdf5(path).shape
 
 
 def check_shape(mask: np.ndarray, size: tuple[int, int], path: Path) -> None:

@@ -18,8 +18,14 @@ class Annotation(Protocol):
     @property
     def files(self) -> tuple[Path, ...]: ...
 
-    def object_ids(self, image: Path) -> tuple[list[str], int]:
-        """Ids of the objects that have a pixel, in a fixed order, and the number of those that have none."""
+    def drawn_on(self) -> tuple[int, int] | None:
+        """(H, W) of the picture that was annotated, None where the files do not say."""
+        ...
+
+    def object_ids(self, image: Path, orientation: str = "seen") -> tuple[list[str], int]:
+        """Ids of the objects that have a pixel, in a fixed order, and the number of those that have none.
+
+        orientation: of the picture, where nothing says its size."""
         ...
 
     def masks(self, ids: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:

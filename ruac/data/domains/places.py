@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ruac.base.errors import RuacError
 from ruac.data.sample import IMAGE_SUFFIXES
 
@@ -74,19 +72,10 @@ def image_in(folder: Path, name: str, where: str) -> Path:
     raise RuacError(f"{folder / name}: image not found; {where} names it")
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) from an image's header; pixels are not decoded. Raises `RuacError` if it is no image."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RuacError(f"{path}: cannot be read as an image: {error}") from error
-
-
 def read_json(path: Path) -> Any:
     """Raises `RuacError` for a file that is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RuacError(f"{path}: broken JSON: {error}") from error
     except OSError as error:

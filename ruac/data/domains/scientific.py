@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ruac.base.errors import RuacError
 from ruac.data.domains.card import MEMORY, Card, both
-from ruac.data.domains.coded import Coded, coco, labelme, via
+from ruac.data.domains.coded import Coded, coco, labelme, labelme_size, via
 from ruac.data.domains.maps import MaskFiles, paired_maps
 from ruac.data.domains.picture import Picture, picture_id
 from ruac.data.domains.places import files_in, folders_in, locate, pair, read_json
@@ -30,7 +30,7 @@ def _ibd(root: Path, split: str) -> Iterator[Picture]:
     first = read_json(files[0])
     if isinstance(first, dict) and "shapes" in first:
         for key, file, image in pair(folder, folder, mask_end=".json"):
-            yield Picture(picture_id(split, f"{key}.png"), image, Coded(file, labelme))
+            yield Picture(picture_id(split, f"{key}.png"), image, Coded(file, labelme, hint=labelme_size))
     else:
         listing = coco if isinstance(first, dict) and "annotations" in first else via
         for file in files:

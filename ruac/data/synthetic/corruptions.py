@@ -17,8 +17,8 @@ from PIL import Image
 
 from ruac.base.errors import RuacError
 from ruac.data.sample import MaskDataset, Record, Sample
-from ruac.data.synthetic.shifts import Pixels, koschmieder, rain_streaks
 from ruac.data.synthetic.textures import smooth_noise
+from ruac.data.synthetic.weather import Pixels, koschmieder, rain_streaks, to_light, to_uint8
 
 NEAR, FAR = 20.0, 200.0  # metres: depth of the assumed plane at the bottom and at the top of a picture
 AIR = np.float32(0.85)  # light of fog and of distant rain, grey, in [0, 1]
@@ -62,13 +62,13 @@ def depth_plane(height: int, width: int, rng: np.random.Generator) -> np.ndarray
     return relief / (share / np.float32(FAR) + (1 - share) / np.float32(NEAR))
 
 
-def fog(image: np.ndarray, masks: np.ndarray, beta: float, rng: np.random.Generator) -> Pixels:
+def fog_over_plane(image: np.ndarray, masks: np.ndarray, beta: float, rng: np.random.Generator) -> Pixels:
     """Fog of attenuation `beta` (1/m) by Koschmieder's law, over an assumed depth (`depth_plane`)."""
     depth = depth_plane(*image.shape[:2], rng)
-    return _to_uint8(koschmieder(_to_float(image), depth, beta=beta, air=AIR)), masks
+    return to_uint8(koschmieder(to_light(image), depth, beta=beta, air=AIR)), masks
 
 
-def rain(image: np.ndarray, masks: np.ndarray, value: RainSet, rng: np.random.Generator) -> Pixels:
+def rain_over_plane(image: np.ndarray, masks: np.ndarray, value: RainSet, rng: np.random.Generator) -> Pixels:
     """Rain as in RainCityscapes (Hu et al., CVPR 2019), over an assumed depth d (`depth_plane`).
 
     ``I (1 - R - A) + R + A0 A`` with fog ``A = 1 - exp(-beta d)`` and streaks ``R = pattern exp(-alpha max(d1, d))``.
@@ -80,9 +80,9 @@ def rain(image: np.ndarray, masks: np.ndarray, value: RainSet, rng: np.random.Ge
     pattern = Image.fromarray(rain_streaks(rng, *(max(8, round(scale * side)) for side in (height, width))))
     pattern = np.clip(np.asarray(pattern.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
     streaks = pattern * np.exp(-value.streaks * np.maximum(2 * FOCAL * value.radius, depth))
-    clean = _to_float(image)
+    clean = to_light(image)
     veiled = koschmieder(clean, depth, beta=value.fog, air=AIR)  # I (1 - A) + A0 A
-    return _to_uint8(veiled + streaks[..., None] * (1 - clean)), masks
+    return to_uint8(veiled + streaks[..., None] * (1 - clean)), masks
 
 
 def imagenet_c(
@@ -128,9 +128,9 @@ def _five(apply: Callable[..., Pixels]) -> Corruption:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "fog": Corruption(fog, {"1": 0.005, "2": 0.01, "3": 0.02, "4": 0.03, "5": 0.06}),
+    "fog": Corruption(fog_over_plane, {"1": 0.005, "2": 0.01, "3": 0.02, "4": 0.03, "5": 0.06}),
     "rain": Corruption(
-        rain,
+        rain_over_plane,
         {
             "light": RainSet(streaks=0.01, fog=0.005, radius=0.01),
             "medium": RainSet(streaks=0.02, fog=0.01, radius=0.005),
@@ -236,11 +236,3 @@ def _global_numpy_seed(seed: int) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(state)
-
-
-def _to_float(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) / 255
-
-
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from ruac.data.synthetic.textures import UNSEEN_PATTERNS, random_texture, smooth_noise
+from ruac.data.synthetic.weather import Pixels, convolved, koschmieder, rain_streaks, to_light, to_uint8
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-Pixels = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Shift:
     layout: str | None = None
 
     def __call__(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
-        shifted, masks = self.apply(image.astype(np.float32) / 255, masks, rng)
-        return (np.clip(shifted, 0, 1) * 255 + 0.5).astype(np.uint8), masks
+        shifted, masks = self.apply(to_light(image), masks, rng)
+        return to_uint8(shifted), masks
 
 
 def texture_swap(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
@@ -62,16 +62,7 @@ def colour_cast(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) 
     return np.float32(gains) * turned ** np.float32(gamma), masks
 
 
-def koschmieder(image: np.ndarray, depth: np.ndarray, *, beta: float, air: float | np.ndarray) -> np.ndarray:
-    """Koschmieder's law ``I t + A (1 - t)``, ``t = exp(-beta depth)``.
-
-    image: ``[H, W, 3]`` in [0, 1]. depth: ``[H, W]``, in units of ``1 / beta``. air: the light A, one value or three.
-    """
-    through = np.exp(-beta * depth)[..., None]
-    return image * through + air * (1 - through)
-
-
-def fog(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
+def fog_around_objects(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
     """Fog in which depth falls from the top of the picture to the bottom; an object is as near as its lowest pixel."""
     height, width = masks.shape[1:]
     rows = np.linspace(0, 1, height, dtype=np.float32)
@@ -83,21 +74,7 @@ def fog(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixel
     return koschmieder(image, depth, beta=beta, air=air), masks
 
 
-def rain_streaks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Streaks of far and near drops in one direction, ``float32 [height, width]`` in [0, 1]."""
-    streaks = np.zeros((height, width), np.float32)
-    slope = rng.uniform(-0.35, 0.35)
-    for length, share, strength in ((0.04, 0.004, 0.8), (0.09, 0.0015, 1.4)):  # far and near drops
-        size = max(5, int(length * height)) | 1
-        drops = (rng.random((height, width), np.float32) < share * rng.uniform(0.6, 1.4)) * np.float32(strength)
-        steps = np.arange(size)
-        line = np.zeros((size, size), np.float32)
-        line[steps, np.clip((size / 2 + slope * (steps - size / 2)).astype(int), 0, size - 1)] = 1
-        streaks += _convolved(drops[..., None], line)[..., 0]
-    return np.clip(ndimage.gaussian_filter(streaks, 0.5), 0, 1)
-
-
-def rain(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
+def rain_on_grey(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
     """Bright streaks over a greyer, darker, slightly blurred picture."""
     grey = (image @ LUMA)[..., None]
     wet = 0.75 * (grey + 0.55 * (image - grey)) + 0.08
@@ -139,7 +116,7 @@ def blur(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixe
         angle = rng.uniform(0, np.pi)
         across = np.abs(x * np.float32(np.sin(angle)) - y * np.float32(np.cos(angle)))
         kernel = np.clip(1 - across, 0, 1) * (x**2 + y**2 <= reach**2)
-    return _convolved(image, kernel / kernel.sum()), masks
+    return convolved(image, kernel / kernel.sum()), masks
 
 
 def elastic(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
@@ -202,8 +179,8 @@ def overhead(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> 
 SHIFTS: dict[str, Shift] = {
     "texture_swap": Shift(texture_swap),
     "colour_cast": Shift(colour_cast),
-    "fog": Shift(fog),
-    "rain": Shift(rain),
+    "fog": Shift(fog_around_objects),
+    "rain": Shift(rain_on_grey),
     "night": Shift(night),
     "noise": Shift(noise),
     "blur": Shift(blur),
@@ -216,17 +193,6 @@ SHIFTS: dict[str, Shift] = {
 def _shot_noise(image: np.ndarray, photons: np.float32, rng: np.random.Generator) -> np.ndarray:
     """Poisson noise at `photons` per full-scale pixel."""
     return rng.poisson(np.clip(image, 0, None) * photons).astype(np.float32) / photons
-
-
-def _convolved(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """``[H, W, C]`` convolved with an odd, square kernel; the picture is mirrored at its border."""
-    reach = len(kernel) // 2
-    padded = np.pad(image, [(reach, reach), (reach, reach), (0, 0)], mode="symmetric")
-    size = [fft.next_fast_len(n + 2 * reach, real=True) for n in padded.shape[:2]]
-    spectrum = fft.rfft2(padded, size, axes=(0, 1)) * fft.rfft2(kernel, size)[..., None]
-    whole = fft.irfft2(spectrum, size, axes=(0, 1))
-    height, width = image.shape[:2]
-    return whole[2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
 
 
 def _bounds(mask: np.ndarray) -> tuple[slice, slice]:

@@ -37,8 +37,8 @@ LAYOUT = {
     "map_confidence": (CONFIDENCE_BINS,),
 }
 
-_BLOCK = 1 << 24  # pixels
-_GROUP = 1 << 20  # pixels of whole maps handled together: memory does not grow with the number of objects
+BLOCK = 1 << 24  # pixels
+GROUP = 1 << 20  # pixels of whole maps handled together: memory does not grow with the number of objects
 PATCH_ONE = 1 << 20  # fixed point within patches: the sum of 16 pixels is exact in float32
 _KINDS = 4  # of a pixel's probability: true label, p > 1/2
 
@@ -92,7 +92,7 @@ def tally(
     p, truth, label = (values.reshape(-1, *size) for values in (probability, target, prediction))
     scores = {name: values.reshape(-1, *size) for name, values in uncertainty.items()}
     masks = {name: None if mask is None else mask.reshape(-1, *size) for name, mask in regions.items()}
-    step = max(1, _GROUP // size.numel())
+    step = max(1, GROUP // size.numel())
     for start in range(0, len(p), step):
         group = slice(start, start + step)
         inside = {name: None if mask is None else mask[group] for name, mask in masks.items()}
@@ -183,7 +183,7 @@ class _Pixels:
         return values.reshape(-1) if self.where is None else values.reshape(-1)[self.where]
 
     def _blocks(self) -> Iterator[slice]:
-        return (slice(start, start + _BLOCK) for start in range(0, len(self.p), _BLOCK))
+        return (slice(start, start + BLOCK) for start in range(0, len(self.p), BLOCK))
 
     def _fold(self, table: Tensor) -> dict[str, Tensor]:
         """``[codes, ...]``, counts for each code, as counts for each region."""

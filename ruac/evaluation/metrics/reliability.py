@@ -18,7 +18,7 @@ from ruac.evaluation.metrics.bins import ECE_BIN_OF, ECE_BINS, PAVPU_NATS, TAUS,
 from ruac.evaluation.metrics.pixels import LAYOUT, NLL_RANGE, ONE, Arrays, checked, tally
 
 MAX_PIXELS = 1 << 38  # far from where an int64 sum could overflow
-_COMPILED = ("cpu",)  # types of devices whose pixels go through `compiled` instead of `pixels`
+COMPILED = ("cpu",)  # types of devices whose pixels go through `compiled` instead of `pixels`
 _FIRST_VERSION = ("confidence", "confidence_sum", "uncertainty", "moments")  # what every saved state has
 
 
@@ -41,7 +41,7 @@ def update_sums(
     for pair in ((score, region) for score in scores for region in masks):
         if sums[pair].count + p.numel() > MAX_PIXELS:
             raise ValueError(f"more than {MAX_PIXELS} pixels in one ReliabilitySums")
-    if p.device.type in _COMPILED:
+    if p.device.type in COMPILED:
         from ruac.evaluation.metrics import compiled  # here, since it takes a second and a GPU has no use for it
 
         arrays = {(score, region): sums[score, region].to_arrays() for score in scores for region in masks}

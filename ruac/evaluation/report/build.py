@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ruac.base.files import write_text
+from ruac.evaluation.report.bounds import bounds_table
 from ruac.evaluation.report.curves import curve_charts
 from ruac.evaluation.report.mask_scores import mask_scores
 from ruac.evaluation.report.overlay import uncertainty_colors
@@ -57,6 +58,7 @@ def build_report(results_dir: str | Path, out_path: str | Path | None = None, ti
         curves={region: curve_charts(results, region) for region in results.regions},
         curve_entries=results.entries_of(COLUMNS["ece"]) if "ece" in results.values else results.entries,
         mask_scores=mask_scores(results),
+        bounds=bounds_table(results),
         mask_columns=MASK_SCORES,
         gallery=_gallery(results, panels),
         doubts=_doubts(results),

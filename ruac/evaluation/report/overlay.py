@@ -26,6 +26,7 @@ COLORBAR_LABEL = "uncertainty (0 certain, 1 coin toss)"
 _COLORS = matplotlib.colormaps["inferno"]
 _INK = "#1f2328"
 _DPI = 200
+LONGEST = 4096  # pixels of the longer side that are drawn: more than any figure shows, and drawing holds 20 maps
 _FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
@@ -89,11 +90,17 @@ def draw_overlay(
     if len(points) != len(labels):
         raise ValueError(f"labels: expected {len(points)}, one per point, got {len(labels)}")
 
+    uncertainty = np.nan_to_num(uncertainty, nan=1.0)
+    if (step := -(-max(mask.shape) // LONGEST)) > 1:
+        image, uncertainty = (np.asarray(Image.fromarray(whole).reduce(step)) for whole in (image, uncertainty))
+        mask = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).reduce(step)) >= 128
+        points = (points + 0.5) / step - 0.5
+
     figure, (left, right, bar) = _layout(image.shape[0] / image.shape[1], title)
     left.imshow(paint_mask(image, mask), interpolation="antialiased")
     draw_outline(left, mask)
     draw_clicks(left, points, labels)
-    right.imshow(paint_uncertainty(image, np.nan_to_num(uncertainty, nan=1.0)), interpolation="antialiased")
+    right.imshow(paint_uncertainty(image, uncertainty), interpolation="antialiased")
     draw_outline(right, mask, width=0.7)
     for axes, name in ((left, "Mask"), (right, "Uncertainty")):
         axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), xticks=[], yticks=[])

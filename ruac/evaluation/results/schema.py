@@ -32,5 +32,13 @@ ROW = pa.schema(  # of an object and a model, in `OBJECTS`
         "band_counts": pa.list_(pa.int32()),
         "points": pa.list_(pa.float64()),
         "labels": pa.list_(pa.int64()),
+        "coverage": pa.float64(),  # from here on null without conformal bounds
+        "purity": pa.float64(),
+        "outer_size": pa.float64(),
+        "inner_size": pa.float64(),
+        "undecided": pa.float64(),
     }
 )
+
+BOUNDS = ("coverage", "purity", "outer_size", "inner_size", "undecided")
+"""Columns of conformal bounds, see `metrics.bounds`."""

@@ -28,6 +28,7 @@ HALF = 32  # characters of the name of an image that say what is asked of it; th
 OBJECTS = 2048  # in a chunk, beyond which another one is begun: what a process holds does not grow with its domain
 
 
+_WAYS_ON = "use another out=, or delete {} to sweep it anew; finished results can be read (report, compare, table)"
 Names = tuple[str, str, str]  # model, score, region
 
 
@@ -149,10 +150,8 @@ def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) 
             continue
         for image in images:
             if image not in wanted:
-                raise RuacError(
-                    f"{path}: holds an image that was changed since or is beyond limit=; "
-                    "delete this file to redo its images, or use another out="
-                )
+                what = "was changed since, is beyond limit=, or was named by an older version"
+                raise RuacError(f"{path}: holds an image that {what}; {_WAYS_ON.format(path.parent)}")
             if image in found:
                 raise RuacError(f"{path}: holds an image that is also in {found[image].name}; delete one of the two")
             found[image] = path
@@ -165,10 +164,14 @@ def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[st
         with np.load(path) as arrays:
             content = {name: arrays[name] for name in names or arrays.files}
         found = str(content.pop("key"))
+    except KeyError:  # whole, but of a version that wrote other arrays
+        found = None
     except Exception as error:
         raise _unreadable(path, error) from error
     if found != key:
-        raise RuacError(f"{path}: made with another protocol or model; use another out=")
+        raise RuacError(
+            f"{path}: made with another protocol or model, or by an older version; {_WAYS_ON.format(path.parent)}"
+        )
     return content
 
 

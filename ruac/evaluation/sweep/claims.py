@@ -16,10 +16,10 @@ from typing import NamedTuple, TypeVar
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from PIL import Image
 
+from ruac.base.errors import RuacError
 from ruac.base.files import sha256
-from ruac.data.sample import MaskDataset, Record
+from ruac.data.sample import MaskDataset, Record, image_size
 from ruac.evaluation.sweep.chunks import HALF, finished_images
 
 T = TypeVar("T")
@@ -61,10 +61,10 @@ def hash_names(names: list[str]) -> str:
 def cost(record: Record) -> int:
     """Of scoring an image: pixels times objects; 0 if its header cannot be read, which its evaluation will report."""
     try:
-        with Image.open(record.path) as image:
-            return image.width * image.height * len(record.object_ids)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        height, width = image_size(record.path)
+    except RuacError:
         return 0
+    return height * width * len(record.object_ids)
 
 
 def jobs_left(out: Path, domains: Mapping[str, MaskDataset], names: Mapping[str, list[str]], key: str) -> list[Job]:

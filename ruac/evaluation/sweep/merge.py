@@ -17,12 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ruac.base.errors import RuacError
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.results.schema import ROW
+from ruac.evaluation.results.schema import BOUNDS, ROW
 from ruac.evaluation.sweep.chunks import Names, load_chunk
 
 GROUP = 1 << 11  # rows that are written at a time, or those of one image, if it has more
-FEW = ["image", "object", "model", "j", "f", "band_error", "band_uncertainty"]  # for a domain's numbers and panels
+FEW = ["image", "object", "model", "j", "f", "band_error", "band_uncertainty", *BOUNDS]
+"""Columns for a domain's numbers and panels."""
 
 
 @contextmanager
@@ -60,6 +62,8 @@ def merge_chunks(
             for path in paths:
                 chunk = load_chunk(path, key)
                 for image, rows in zip(chunk.images, chunk.rows, strict=True):
+                    if rows.schema.names != ROW.names:
+                        raise RuacError(f"{path}: chunk of a sweep of another version; delete it to redo its images")
                     place[image] = len(place)
                     batches.write_batch(rows)
                 for names, own in chunk.sums.items():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ruac.backbone import load_backbone
 from ruac.calibration.calibrator import SOURCE
+from ruac.inference.bounds import read_bounds
 from ruac.inference.export import load_exported
 from ruac.inference.looks import EnsembleSam
 from ruac.inference.model import UncertainSam
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 def load_model(entry: ModelConfig) -> UncertainSam:
     """The model of an entry, on the CPU. Raises `RuacError` for files that are missing or do not belong together."""
+    model = _load(entry)
+    if entry.conformal is not None:
+        model.thresholds = read_bounds(entry.conformal, model).at(entry.alpha)
+    return model
+
+
+def _load(entry: ModelConfig) -> UncertainSam:
     if entry.export is not None:
         model = load_exported(entry.export, backbone=entry.backbone)
     else:
@@ -27,7 +35,7 @@ def load_model(entry: ModelConfig) -> UncertainSam:
             return EnsembleSam(backbone, entry.ensemble)
         head = None
         if entry.temperature is not None:
-            head = TemperatureHead(TemperatureConfig(read_temperature(entry.temperature, backbone)))
+            head = TemperatureHead(TemperatureConfig(temperature=read_temperature(entry.temperature, backbone)))
         model = UncertainSam(backbone, head)
     if entry.unccorr:
         model.filters.append(UncCorr())

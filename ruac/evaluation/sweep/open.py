@@ -19,16 +19,15 @@ def open_domains(
 
     An entry is ``FOLDER``, a data set for `open_dataset` or a folder of such, named as the folder is; or
     ``NAME:ROOT``, the native download of a data set in `CARDS`. Either may end in ``@SPLIT``, which then is part of
-    the name. splits, seed: of native downloads, see `open_domain`. orientation: of all others, see
-    `ORIENTATIONS`. Raises `RuacError` for an entry that is neither,
-    a name that occurs twice, or one that cannot be the name of a file.
+    the name. splits, seed: of native downloads, see `open_domain`. orientation: see `ORIENTATIONS`. Raises `RuacError`
+    for an entry that is neither, a name that occurs twice, or one that cannot be the name of a file.
     """
     domains: dict[str, MaskDataset] = {}
     for entry in entries:
         place, split = place_and_split(entry)
         name, _, root = place.partition(":")
         if root and name in CARDS:
-            opened = iter([_native(name, root, split, splits, seed)])
+            opened = iter([_native(name, root, split, splits, seed, orientation)])
         else:
             opened = _prepared(place, split, orientation)
         for dataset in opened:
@@ -62,8 +61,8 @@ def _prepared(place: str, split: str | None, orientation: str) -> Iterator[MaskD
         yield open_dataset(folder, split=split, name=name, orientation=orientation)
 
 
-def _native(name: str, root: str, split: str | None, splits: str, seed: int) -> MaskDataset:
-    dataset = open_domain(name, root, protocol=splits, split=split, seed=seed)
+def _native(name: str, root: str, split: str | None, splits: str, seed: int, orientation: str) -> MaskDataset:
+    dataset = open_domain(name, root, protocol=splits, split=split, seed=seed, orientation=orientation)
     dataset.name = _with_split(name, split)
     check_name(dataset.name, f"{root}: domain")
     return dataset

@@ -20,7 +20,7 @@ from ruac.base.provenance import environment
 from ruac.data.synthetic.corruptions import CorruptedDataset
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.metrics.certainty import rss
-from ruac.evaluation.results.schema import DOMAINS, MANIFEST, OBJECTS
+from ruac.evaluation.results.schema import BOUNDS, DOMAINS, MANIFEST, OBJECTS
 from ruac.evaluation.sweep.chunks import Names, finished_images
 from ruac.evaluation.sweep.claims import hash_names
 from ruac.evaluation.sweep.merge import merge_chunks, open_rows
@@ -97,8 +97,23 @@ def domain_rows(domain: str, rows: pd.DataFrame, sums: dict[Names, ReliabilitySu
         terms = {"ece": metrics["ece"]} | {name: metrics[f"{name}_image"] for name in ("p_acc_cert", "p_unc_inacc")}
         head = {"domain": domain, "model": model, "score": score, "region": region}
         counts = {"images": own.image.nunique(), "objects": len(own), "failed": failed}
-        table.append(head | counts | {"j": j, "f": f, "jf": (j + f) / 2} | metrics | {"rss": rss(miou=j, **terms)})
+        numbers = {"j": j, "f": f, "jf": (j + f) / 2} | metrics | {"rss": rss(miou=j, **terms)} | bound_means(own)
+        table.append(head | counts | numbers)
     return table
+
+
+def bound_means(rows: pd.DataFrame) -> dict[str, float]:
+    """What conformal bounds keep in a domain and how large they are; nothing where `rows` have none.
+
+    Shares are means over pictures of the means over their objects, since the picture is the exchangeable unit; sizes
+    are medians over objects, since a small object's outer mask may be the whole picture.
+    """
+    if "coverage" not in rows or rows.coverage.isna().all():
+        return {}
+    return {
+        key: rows[key].median() if key.endswith("size") else rows.groupby("image", sort=False)[key].mean().mean()
+        for key in BOUNDS
+    }
 
 
 def unreadable(out: Path) -> list[str]:

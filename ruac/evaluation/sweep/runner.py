@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ruac.base.errors import RuacError
 from ruac.base.version import VERSION
+from ruac.conformal.quantile import check_alpha
 from ruac.data.domains import PROTOCOLS
 from ruac.data.sample import MaskDataset, Record, check_orientation
 from ruac.data.synthetic.corruptions import parse_corruption
@@ -44,7 +45,10 @@ class ModelConfig:
     masks, of any model but an ensemble.
 
     looks: further looks at every object, such as zoom or flip, of any model but an ensemble, see `LooksConfig`.
-    keep_masks: they change probability and uncertainty only, and leave the masks as they are."""
+    keep_masks: they change probability and uncertainty only, and leave the masks as they are.
+
+    conformal: file of ruac conformal (or a folder with one) fitted on this model; coverage and size of inner and outer
+    masks at `alpha` become columns."""
 
     name: str = "???"
     backbone: str | None = None
@@ -54,6 +58,8 @@ class ModelConfig:
     unccorr: bool = False
     looks: list[str] = field(default_factory=list)
     keep_masks: bool = False
+    conformal: str | None = None
+    alpha: float = 0.1
 
     def looks_over(self, own: LooksConfig | None) -> LooksConfig | None:
         """The looks of this row: those named here, else the model's own, with masks kept if either says so."""
@@ -77,6 +83,7 @@ class ModelConfig:
         if self.name == "vanilla" and (self.temperature or self.ensemble or self.unccorr or self.looks):
             raise RuacError("models: the name 'vanilla' is for SAM 2 as it is")
         check_name(self.name, "model")
+        check_alpha(self.alpha)
 
 
 @dataclass
@@ -86,8 +93,8 @@ class SweepConfig:
     such as the source's validation split; swept and shown first, but left out of every mean and count.
     corruptions: such as "fog:3"; each domain is also swept under each of them, and these count as references,
     since the same objects again are no further domains. native_splits, native_seed: of native downloads, whose
-    splits ("ruac" or "sam1"), and the seed of the sample of a large one. orientation: what annotations of other data
-    sets were made on where their sizes do not tell, the picture as "seen" or its "stored" pixels. limit: images per
+    splits ("ruac" or "sam1"), and the seed of the sample of a large one. orientation: what annotations
+    were made on where their sizes do not tell, the picture as "seen" or its "stored" pixels. limit: images per
     domain (0: all). replay: folder of an earlier sweep and the model whose clicks are repeated, as ``FOLDER:MODEL``.
     panels: pictures of each kind per domain."""
 
@@ -215,6 +222,7 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
         "models": {
             name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config), *_calibration(model)]
             + ([asdict(model.looks)] if model.looks else [])
+            + ([asdict(model.thresholds)] if model.thresholds else [])
             for name, model in models.items()
         },
         "replay": config.replay and replay_hash(config.replay),

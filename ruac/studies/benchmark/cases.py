@@ -11,8 +11,7 @@ from ruac.backbone.prompts import Prompts
 from ruac.data.sample import Sample
 from ruac.data.synthetic.scenes import SceneConfig, SceneDataset
 from ruac.inference.model import UncertainSam
-from ruac.uncertainty import HeadConfig
-from ruac.uncertainty.build import build_head
+from ruac.uncertainty import BayesianConfig, build_head
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Case:
         torch.manual_seed(0)
         built = build_backbone(BackboneConfig(kind=self.kind, image_size=self.side))
         backbone = DiskBackbone(built.sam, name=self.kind).freeze()
-        config = HeadConfig(posterior="signed", logit_scale=True)
+        config = BayesianConfig(logit_scale=True)
         head = build_head(config, token_dim=backbone.token_dim, channels=backbone.channels)
         return UncertainSam(backbone, head).requires_grad_(False).eval()
 

@@ -127,7 +127,8 @@ def collect(photographs: list[Photograph], models: dict[str, UncertainSam], conf
         for person, path in enumerate(photograph.people):
             objects = disputed_objects(people, person, match=config.match, least=config.people, areas=areas)
             target = disagreement(objects.frequency)
-            for block in blocks(len(objects.numbers), *(model.backbone for model in models.values())):
+            backbones = (model.backbone for model in models.values())
+            for block in blocks(len(objects.numbers), *backbones, pixels=people[0].size):
                 truth, numbers = objects.masks[block], objects.numbers[block]
                 keys = [f"{path.stem}/{number}" for number in numbers]
                 final = {

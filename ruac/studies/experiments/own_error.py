@@ -79,7 +79,8 @@ def compare(dataset: MaskDataset, models: dict[str, UncertainSam], config: OwnEr
     for place in np.linspace(0, len(dataset) - 1, count).astype(int):
         sample = dataset[place]
         encodings = Encodings(sample.image)
-        for block in blocks(len(sample.masks), *(model.backbone for model in models.values())):
+        backbones = (model.backbone for model in models.values())
+        for block in blocks(len(sample.masks), *backbones, pixels=sample.masks[0].size):
             part = objects_of(sample, block)
             band = object_band(part.masks)
             targets.append(part.masks[band])

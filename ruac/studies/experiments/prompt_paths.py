@@ -126,7 +126,8 @@ def score_image(
     for model in models.values():
         model.backbone.stability = path.stability
     area = round(path.area * sample.masks[0].size)
-    for block in blocks(len(sample.masks), *(model.backbone for model in models.values())):
+    backbones = (model.backbone for model in models.values())
+    for block in blocks(len(sample.masks), *backbones, pixels=sample.masks[0].size):
         part = objects_of(sample, block)
         measured: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # models that share a run share their masks
         for name, answer in answer_image(models, part, path.protocol, encodings=encodings).items():

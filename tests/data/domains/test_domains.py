@@ -251,3 +251,12 @@ def test_labelme_shapes(tmp_path):
     np.testing.assert_array_equal(masks["3"], rect(2, 10, 9, 15))
     assert masks["4"].sum() == pytest.approx(np.pi * 16, rel=0.15)
     assert masks["4"][14, 20]
+
+
+def test_text_files_may_begin_with_a_byte_order_mark(tree):
+    """As editors on Windows write JSON, CSV and lists."""
+    name, root, expected = tree
+    for path in root.rglob("*"):
+        if path.suffix in (".json", ".csv", ".txt"):
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    same(content(open_domain(name, root)), expected)

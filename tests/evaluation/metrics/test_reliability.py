@@ -44,7 +44,7 @@ def _sums(pixels):
 @pytest.fixture(params=["compiled", "tensors"], autouse=True)
 def path(request, monkeypatch):
     """Every test once compiled for the CPU, and once as on other devices."""
-    monkeypatch.setattr(reliability, "_COMPILED", ("cpu",) if request.param == "compiled" else ())
+    monkeypatch.setattr(reliability, "COMPILED", ("cpu",) if request.param == "compiled" else ())
     return request.param
 
 
@@ -164,7 +164,7 @@ def test_any_split_in_any_order_gives_the_same_sums(monkeypatch):
     assert _same(sum(parts[1:], parts[0]), whole, but=PER_MAP)
     assert _same(sum(parts[:-1], parts[-1]), sum(parts[1:], parts[0]))
     assert _same(parts[0] + ReliabilitySums(), parts[0])
-    monkeypatch.setattr(one_pass, "_BLOCK", 1000)
+    monkeypatch.setattr(one_pass, "BLOCK", 1000)
     assert _same(_sums(pixels), whole)
 
 
@@ -208,7 +208,7 @@ def test_both_passes_count_the_same(kind, threads, monkeypatch):
     for mask in (None, region):
         found = []
         for types in (("cpu",), ()):
-            monkeypatch.setattr(reliability, "_COMPILED", types)
+            monkeypatch.setattr(reliability, "COMPILED", types)
             found.append(_sums(maps | {"region": mask}))
         ours, theirs = (sums.to_arrays() for sums in found)
         for name in ("confidence", "uncertainty"):
@@ -241,7 +241,7 @@ def test_whole_maps_in_any_groups_give_the_same_sums(monkeypatch):
     whole = _sums(maps)
     parts = [_sums({k: v[cut] for k, v in maps.items()}) for cut in ([3], [0, 4], [2, 1])]
     assert _same(sum(parts[1:], parts[0]), whole)
-    monkeypatch.setattr(one_pass, "_GROUP", 3000)
+    monkeypatch.setattr(one_pass, "GROUP", 3000)
     assert _same(_sums(maps), whole)
 
 

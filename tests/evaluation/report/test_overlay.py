@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ruac.base.errors import RuacError
+from ruac.evaluation.report import overlay
 from ruac.evaluation.report.overlay import draw_overlay, paint_mask, paint_uncertainty, save_overlay, uncertainty_colors
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -107,3 +108,18 @@ def test_save_overlay_writes_a_png_or_nothing(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RuacError, match="file"):
         save_overlay(tmp_path / "file" / "overlay.png", IMAGE, MASK, NOTHING)
+
+
+def test_a_large_picture_is_drawn_as_its_reduction(monkeypatch):
+    """Twice the size with every pixel four times is the same drawing, from a quarter of the maps."""
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (24, 32, 3), np.uint8), np.zeros((24, 32), bool)
+    mask[5:15, 8:20] = True
+    uncertainty = rng.random((24, 32)).astype(np.float32)
+    points = np.array([[10.0, 7.0], [3.0, 20.0]])
+    small = draw_overlay(image, mask, uncertainty, points=points)
+    monkeypatch.setattr(overlay, "LONGEST", 32)
+    large = [part.repeat(2, axis=0).repeat(2, axis=1) for part in (image, mask, uncertainty)]
+    np.testing.assert_array_equal(draw_overlay(*large, points=2 * points + 0.5), small)
+    moved = draw_overlay(*large, points=2 * points + 8.5)
+    assert (moved != small).any()

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from accelerate.state import AcceleratorState
 
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.sweep import chunks, runner
@@ -37,8 +36,7 @@ def config_for(shelf, out):
 
 
 @pytest.fixture
-def config(shelf, tmp_path, monkeypatch):
-    AcceleratorState._reset_state(reset_partial_state=True)
+def config(shelf, tmp_path, monkeypatch, fresh_accelerator):
     monkeypatch.setattr(chunks, "SAVE_SECONDS", 0)
     monkeypatch.setattr(chunks, "SAVE_SHARE", 0)  # after every image
     monkeypatch.setattr(runner, "load_models", load_once)

@@ -156,7 +156,7 @@ class Specked(Backbone):
 
 def test_corrected_masks_are_what_is_scored(nano, sample):
     body = Specked(nano.sam, name="specked").eval()
-    for head in (None, TemperatureHead(TemperatureConfig(1.5))):
+    for head in (None, TemperatureHead(TemperatureConfig(temperature=1.5))):
         plain = UncertainSam(body, head)
         models, scores = {"plain": plain, "unccorr": UncertainSam(plain.backbone, plain.head, [UncCorr()])}, Scores()
         answers = answer_image(models, sample, PROTOCOL)

@@ -20,6 +20,7 @@ from ruac.base.errors import RuacError
 from ruac.data.open import open_dataset
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.report import build_report
+from ruac.evaluation.results.load import load_results
 from ruac.evaluation.sweep import chunks as chunks_module
 from ruac.evaluation.sweep import runner
 from ruac.evaluation.sweep.claims import cost, image_names, jobs_left
@@ -154,6 +155,31 @@ def test_other_settings_in_the_same_folder_are_refused_before_any_work(
     with pytest.raises(RuacError, match=rf"chunks.*{complaint}"):
         sweep(config)
     assert not seen
+
+
+@pytest.mark.parametrize("older", ["arrays", "key", "names"])
+def test_a_folder_of_an_older_version_is_not_continued_but_read(config, finished, sweep, older):
+    """Chunks without a list of images, under another key, or with images named otherwise."""
+    shutil.copytree(finished, config.out)
+    path = chunks(Path(config.out))[0]
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    if older == "arrays":
+        del content["images"]
+    elif older == "key":
+        content["key"] = np.array("0" * 64)
+    else:
+        content["images"] = np.array(json.dumps(["0" * 64] * len(json.loads(str(content["images"])))))
+    np.savez(path, **content)
+    before = load_results(Path(config.out))
+    with pytest.raises(RuacError) as caught:
+        sweep(config)
+    for words in (str(path), "an older version", "use another out=", f"delete {path.parent}", "report, compare, table"):
+        assert words in str(caught.value)
+    assert load_results(Path(config.out)).values.equals(before.values)
+    assert build_report(config.out).is_file()
+    shutil.rmtree(path.parent)  # as it says
+    assert load_results(sweep(config)).values.equals(before.values)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "array"])

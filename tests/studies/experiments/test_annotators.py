@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import decoded_of, with_head
 from PIL import Image
 
-from ruac.backbone import Decoded, Features
+from ruac.backbone import Features
 from ruac.base.errors import RuacError
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.sweep.runner import ModelConfig
@@ -17,7 +18,7 @@ from ruac.inference.model import UncertainSam
 from ruac.studies.experiments import annotators
 from ruac.studies.experiments.annotators import AnnotatorsConfig, collect, compare, mask_sources, run_annotators
 from ruac.studies.experiments.people import disagreement, disputed_objects, open_photographs
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig
 
 SIDE = 64
 RADII = (12, 14, 16, 14)
@@ -66,10 +67,7 @@ class Oracle(torch.nn.Module):
         return Features(torch.zeros(len(images), 1, 4, 4), [])
 
     def decode(self, features, prompts):
-        count = len(prompts.points)
-        none = torch.zeros(count, 4, 1)
-        logits = self.logit.expand(count, 4, SIDE, SIDE)
-        return Decoded(logits, none[..., 0], none[:, :1, 0], none, logits[:, :1], none)
+        return decoded_of(self.logit.expand(len(prompts.points), 4, SIDE, SIDE))
 
 
 def values(table, **where):
@@ -152,8 +150,7 @@ def test_the_band_follows_the_contour_and_pixels_are_drawn(folder):
 def test_models_that_share_masks_are_prompted_once(folder, nano, monkeypatch):
     models = {"vanilla": UncertainSam(nano, None)}
     for name, posterior in (("signed", "signed"), ("own", "nonnegative")):
-        head = BayesianHead(HeadConfig(posterior=posterior), token_dim=nano.token_dim, channels=nano.channels)
-        models[name] = UncertainSam(nano, head).eval()
+        models[name] = with_head(nano, BayesianConfig(posterior=posterior))
     assert mask_sources(models) == {"vanilla": "vanilla", "signed": "vanilla", "own": "own"}
     calls = []
     original = annotators.prompt_objects
@@ -168,8 +165,7 @@ def test_models_that_share_masks_are_prompted_once(folder, nano, monkeypatch):
 
 
 def test_run_writes_everything(folder, nano, tmp_path, monkeypatch):
-    head = BayesianHead(HeadConfig(), token_dim=nano.token_dim, channels=nano.channels)
-    models = {"vanilla": UncertainSam(nano, None), "ruac": UncertainSam(nano, head).eval()}
+    models = {"vanilla": UncertainSam(nano, None), "ruac": with_head(nano)}
     monkeypatch.setattr(annotators, "load_models", lambda config, device: models)
     config = make_config(folder, out=str(tmp_path / "out"), models=[ModelConfig("ruac", export="x")], limit=1)
     out = run_annotators(config)

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState
-from safetensors.torch import save_file
+from builders import decoded_of, save_backbone
 from scipy.stats import pearsonr
 
-from ruac.backbone import BackboneConfig, Decoded, Features
+from ruac.backbone import Features
 from ruac.base.config import save_config
 from ruac.base.errors import RuacError
 from ruac.data.open import open_dataset
@@ -47,11 +46,8 @@ class Colours(torch.nn.Module):
         return Features(levels[2], levels[:2])
 
     def decode(self, features, prompts):
-        count = len(prompts.points)
         pixels = features.high_res[0]
-        logits = pixels[:, :1].expand(count, 4, -1, -1)
-        none = torch.zeros(count, 4, 1)
-        return Decoded(logits, none[..., 0], none[:, 0], none, pixels, none)
+        return decoded_of(pixels[:, :1].expand(len(prompts.points), 4, -1, -1), pixels=pixels)
 
 
 GAIN, OFFSET = torch.tensor([0.5, 1.0, 1.5]).view(3, 1, 1), torch.tensor([0.3, -0.2, 0.1]).view(3, 1, 1)
@@ -176,8 +172,7 @@ def test_an_attack_leaves_the_random_state_alone():
 
 @pytest.fixture
 def shelf(tmp_path, nano):
-    save_file(nano.sam.state_dict(), tmp_path / "nano.safetensors")
-    save_config(BackboneConfig("nano", str(tmp_path / "nano.safetensors"), SIDE), tmp_path / "backbone.yaml")
+    save_backbone(nano, tmp_path)
     return tmp_path
 
 
@@ -208,8 +203,7 @@ def test_attackers_of_a_training_run(shelf, nano):
         load_attacker(shelf / "nowhere", spec)
 
 
-def test_run_writes_everything(coco_folder, shelf, nano, tmp_path):
-    AcceleratorState._reset_state(reset_partial_state=True)
+def test_run_writes_everything(coco_folder, shelf, nano, tmp_path, fresh_accelerator):
     run = make_run(shelf, nano, "learned")
     config = make_config(
         source=str(coco_folder),

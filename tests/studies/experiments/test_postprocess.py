@@ -1,31 +1,29 @@
 """Post-processing on hand-made masks, and against SAM 2's own fallback."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from builders import make_decoded, mask_of
 
-from ruac.backbone import Decoded
 from ruac.backbone.prompts import Prompts
 from ruac.studies.experiments.postprocess import STABILITY_DELTA, FallbackBackbone, clean_masks, fall_back
 
 
-def picture(text):
-    return np.array([[c == "#" for c in line] for line in text.split()])
-
-
 def test_small_holes_are_filled_and_specks_dropped():
-    before = picture("########.. #.##..##.. ####..##.# ########.. .......... #.........")
-    after = picture("########.. ####..##.. ####..##.. ########.. .......... ..........")
+    before = mask_of("########.. #.##..##.. ####..##.# ########.. .......... #.........")
+    after = mask_of("########.. ####..##.. ####..##.. ########.. .......... ..........")
     assert (clean_masks(before[None], 2)[0] == after).all()
     assert (clean_masks(before[None], 0)[0] == before).all()
-    filled = picture("########.. ########.. ########.. ########.. .......... ..........")
+    filled = mask_of("########.. ########.. ########.. ########.. .......... ..........")
     assert (clean_masks(before[None], 4)[0] == filled).all()
 
 
 def test_diagonal_neighbours_are_one_component_and_the_frame_is_no_exception():
-    diagonal = picture("#... .#.. .... ....")
+    diagonal = mask_of("#... .#.. .... ....")
     assert (clean_masks(diagonal[None], 1)[0] == diagonal).all()
     assert not clean_masks(diagonal[None], 2).any()
-    corner = picture(".### #### #### ####")
+    corner = mask_of(".### #### #### ####")
     assert clean_masks(corner[None], 1).all()
 
 
@@ -42,14 +40,7 @@ def random_answer(objects=12):
     logits = torch.randn(objects, 4, 8, 8)
     logits[::2, 0] *= 50  # stable
     logits[3, 0] = -1  # nothing at all counts as stable
-    return Decoded(
-        logits=logits,
-        iou=torch.rand(objects, 4),
-        object_score=torch.randn(objects, 1),
-        mask_tokens=torch.randn(objects, 4, 16),
-        pixel_tokens=torch.randn(objects, 2, 8, 8),
-        mask_weights=torch.randn(objects, 4, 2),
-    )
+    return replace(make_decoded(objects, side=8), logits=logits)
 
 
 def test_fallback_is_that_of_sam2(nano):

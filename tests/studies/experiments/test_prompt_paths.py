@@ -2,19 +2,17 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from builders import decoded_of, sample_of, with_head
 
-from ruac.backbone import Decoded, Features
+from ruac.backbone import Features
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 from ruac.data.open import open_dataset
-from ruac.data.sample import Record, Sample
 from ruac.evaluation.metrics import jaccard
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Encodings, Scores, evaluate_image
@@ -28,7 +26,7 @@ from ruac.studies.experiments.prompt_paths import (
     run_prompt_paths,
     score_image,
 )
-from ruac.uncertainty import BayesianHead, HeadConfig
+from ruac.uncertainty import BayesianConfig
 
 PATHS = [
     PathConfig("reference", ProtocolConfig(clicks=1)),
@@ -112,9 +110,7 @@ class Speckled(torch.nn.Module):
         return Features(torch.zeros(1, 1, 4, 4), [])
 
     def decode(self, features, prompts):
-        count = len(prompts.points)
-        none = torch.zeros(count, 4, 1)
-        return Decoded(self.logit.expand(count, 4, -1, -1), none[..., 0], none[:, 0], none, self.logit, none)
+        return decoded_of(self.logit.expand(len(prompts.points), 4, -1, -1))
 
 
 def test_post_processing_is_seen_in_the_score():
@@ -131,16 +127,9 @@ def test_post_processing_is_seen_in_the_score():
     assert row["f"] == 1
 
 
-def sample_of(truth):
-    return Sample(Record("0", Path("0"), ("1",)), np.zeros((*truth.shape, 3), np.uint8), truth[None])
-
-
 @pytest.fixture
-def config(coco_folder, nano, tmp_path, monkeypatch):
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.manual_seed(3)
-    head = BayesianHead(HeadConfig(posterior="nonnegative"), token_dim=nano.token_dim, channels=nano.channels)
-    models = {"vanilla": UncertainSam(nano, None), "ruac": UncertainSam(nano, head).eval()}
+def config(coco_folder, nano, tmp_path, monkeypatch, fresh_accelerator):
+    models = {"vanilla": UncertainSam(nano, None), "ruac": with_head(nano, BayesianConfig(posterior="nonnegative"))}
     monkeypatch.setattr(prompt_paths, "load_models", lambda config, device: models)
     monkeypatch.setattr(prompt_paths, "CHUNK", 2)
     fields = {"domains": [str(coco_folder)], "limit": 3, "replicates": 10, "cpu": True, "paths": PATHS}

@@ -5,10 +5,8 @@ import json
 
 import pandas as pd
 import pytest
-import yaml
-from safetensors.torch import save_file
+from builders import save_backbone
 
-from ruac.backbone import BackboneConfig
 from ruac.backbone.load import ROOT
 from ruac.base.errors import run_tool
 
@@ -27,9 +25,7 @@ def arguments(nano, coco_folder, tmp_path, monkeypatch):
     """The smoke plan on another backbone and data."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    save_file(nano.sam.state_dict(), tmp_path / "nano.safetensors")
-    backbone = BackboneConfig(kind="nano", checkpoint=str(tmp_path / "nano.safetensors"), image_size=64)
-    (tmp_path / "backbone.yaml").write_text(yaml.safe_dump(vars(backbone)))
+    save_backbone(nano, tmp_path)
     rows = [
         {"name": "vanilla"},
         {"name": "broken", "train": "configs/train/bayes.yaml", "overrides": ["source=nowhere"]},

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler
+from builders import memory_blocks
 from torch import nn
 
 from ruac.base.config import load_config, save_config
@@ -12,7 +12,6 @@ from ruac.training.attack import (
     ATTACK_KINDS,
     AttackConfig,
     DeformationConfig,
-    MemoryBlocks,
     StyleConfig,
     build_attacker,
 )
@@ -23,17 +22,9 @@ CHANGES_IMAGES = ("learned", "noise", "pgd", "patch", "random_style", "random_de
 CHANGES_MASKS = ("random_deformation", "random")
 
 
-def memory_blocks():
-    return MemoryBlocks(
-        MaskDownSampler(DIM, kernel_size=3, stride=2, padding=1, total_stride=16),
-        nn.Conv2d(DIM, DIM, 1),
-        Fuser(CXBlock(DIM), num_layers=2),
-    )
-
-
 def build(config):
     torch.manual_seed(20)
-    return build_attacker(config, feature_dim=DIM, memory_blocks=memory_blocks())
+    return build_attacker(config, feature_dim=DIM, memory_blocks=memory_blocks(DIM, seed=20))
 
 
 def scene(batch=2):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler
+from builders import memory_blocks, three_objects
 from torch import nn
 
 from ruac.base.config import load_config
@@ -9,7 +9,6 @@ from ruac.base.errors import RuacError
 from ruac.training.attack.deformation import (
     DeformationAttacker,
     DeformationConfig,
-    MemoryBlocks,
     RandomDeformation,
     deform,
 )
@@ -17,31 +16,16 @@ from ruac.training.attack.deformation import (
 DIM = 16
 
 
-def memory_blocks(dim=DIM):
-    torch.manual_seed(11)
-    return MemoryBlocks(
-        MaskDownSampler(dim, kernel_size=3, stride=2, padding=1, total_stride=16),
-        nn.Conv2d(dim, dim, 1),
-        Fuser(CXBlock(dim), num_layers=2),
-    )
-
-
 def scene(batch=2, size=64, seed=0):
     rng = torch.Generator().manual_seed(seed)
     images = F.interpolate(torch.randn(batch, 3, size // 4, size // 4, generator=rng), size=size, mode="bicubic")
     embedding = torch.randn(batch, DIM, size // 16, size // 16, generator=rng)
-    masks = torch.zeros(batch, 3, size, size)
-    masks[:, 0, 4:30, 4:30] = 1
-    masks[:, 1, 20:44, 16:40] = 1
-    masks[:, 2, 50:60, 44:62] = 1
-    valid = torch.ones(batch, 3, dtype=torch.bool)
-    masks[-1, 2], valid[-1, 2] = 0, False
-    return images, embedding, masks, valid
+    return images, embedding, *three_objects(batch, size)
 
 
 def attacker(init_std=0.001, **kwargs):
     torch.manual_seed(12)
-    return DeformationAttacker(DeformationConfig(init_std=init_std, **kwargs), memory_blocks(), feature_dim=DIM)
+    return DeformationAttacker(DeformationConfig(init_std=init_std, **kwargs), memory_blocks(DIM), feature_dim=DIM)
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 160, 256])
@@ -213,7 +197,7 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one():
 
 
 def test_blocks_are_copied_frozen_and_stay_in_evaluation_mode():
-    blocks = memory_blocks()
+    blocks = memory_blocks(DIM)
     net = DeformationAttacker(DeformationConfig(), blocks, feature_dim=DIM)
     assert all(p.requires_grad for p in blocks.fuser.parameters())
     kept = net.frozen["pix_feat_proj"].weight.clone()
@@ -225,7 +209,7 @@ def test_blocks_are_copied_frozen_and_stay_in_evaluation_mode():
 
 def test_features_match_sam2s_memory_encoder():
     _, embedding, masks, valid = scene()
-    net, blocks = attacker(), memory_blocks()  # seeded: the same blocks twice
+    net, blocks = attacker(), memory_blocks(DIM)  # seeded: the same blocks twice
     owner = [0, 0, 0, 1, 1]
     with torch.no_grad():
         shape = blocks.mask_downsampler(masks[valid][:, None] * 20.0 - 10.0)

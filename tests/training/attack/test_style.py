@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from builders import three_objects
 
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
@@ -23,13 +24,7 @@ def scene(batch=2, size=64, seed=0):
     rng = torch.Generator().manual_seed(seed)
     images = torch.randn(batch, 3, size, size, generator=rng).clamp(-2.1, 2.6)
     embedding = torch.randn(batch, DIM, size // 16, size // 16, generator=rng)
-    masks = torch.zeros(batch, 3, size, size)
-    masks[:, 0, 4:30, 4:30] = 1
-    masks[:, 1, 20:44, 16:40] = 1
-    masks[:, 2, 50:60, 44:62] = 1
-    valid = torch.ones(batch, 3, dtype=torch.bool)
-    masks[-1, 2], valid[-1, 2] = 0, False
-    return images, embedding, masks, valid
+    return images, embedding, *three_objects(batch, size)
 
 
 def zero(module):

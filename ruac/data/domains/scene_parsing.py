@@ -1,4 +1,4 @@
-"""Scenes: Cityscapes, ADE20K, Hypersim, WoodScape, STREETS, NDISPark, DOORS."""
+"""Scene parsing: Cityscapes, ADE20K, Hypersim, WoodScape, STREETS, NDISPark, DOORS."""
 
 import csv
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 from ruac.base.errors import RuacError
 from ruac.data.domains.card import Card, both
 from ruac.data.domains.coded import Coded, Entry, coco, keys_of, list_of, via
-from ruac.data.domains.maps import IdMaps, MaskFiles, paired_maps, read_hdf5
+from ruac.data.domains.maps import IdMaps, MaskFiles, hdf5_size, paired_maps, read_hdf5
 from ruac.data.domains.picture import Picture, picture_id
 from ruac.data.domains.places import NotThere, files_in, image_in, locate, pair, read_json
 from ruac.data.id_masks import read_ids
@@ -68,13 +68,13 @@ def _hypersim(root: Path, split: str) -> Iterator[Picture]:
                 name = f"{camera}_final_preview/frame.{frame}.tonemap.jpg"
                 image = image_in(scene / "images", name, file.name)
                 key = picture_id(split, f"{scene.name}/{camera}/frame.{frame}.png")
-                yield Picture(key, image, IdMaps((("", file),), read_hdf5, none=-1))
+                yield Picture(key, image, IdMaps((("", file),), read_hdf5, none=-1, size=hdf5_size))
     if not found:
         raise NotThere(f"{root}: no scene of {split!r}; expected ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5")
 
 
 def _hypersim_split(file: Path, split: str) -> set[tuple[str, str, int]]:
-    with open(file, encoding="utf-8", newline="") as stream, keys_of(str(file)):
+    with open(file, encoding="utf-8-sig", newline="") as stream, keys_of(str(file)):
         rows = [row for row in csv.DictReader(stream) if row["split_partition_name"] == split]
         return {(row["scene_name"], row["camera_name"], int(row["frame_id"])) for row in rows}
 
@@ -123,7 +123,7 @@ def _doors(root: Path, split: str) -> Iterator[Picture]:
         yield Picture(picture_id(split, name), image, MaskFiles((mask,)))
 
 
-SCENES = (
+SCENE_PARSING = (
     Card(
         name="cityscapes",
         title="Cityscapes",

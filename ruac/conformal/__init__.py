@@ -1,0 +1,1 @@
+"""Conformal guarantees as plain maths on scores: quantiles, pixel sets, risk control, inner and outer masks."""

@@ -1,0 +1,148 @@
+"""Data sets with classes: a label map per picture, and the objects of every class."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ruac.base.errors import RuacError
+from ruac.data.coco import CocoFolder, read_annotations
+from ruac.data.id_masks import check_size, read_ids
+from ruac.data.sample import IMAGE_SUFFIXES, read_image, read_list
+
+IGNORE = 255
+SMALLEST = 16  # pixels of a component of a label map that counts as an object
+
+
+@dataclass(frozen=True)
+class ClassedSample:
+    """image: ``uint8 [H, W, 3]``. labels: ``uint8 [H, W]``, `IGNORE` where unknown; None without any truth. objects:
+    ``bool [N, H, W]``, may overlap, with their classes, int64 ``[N]``."""
+
+    image: np.ndarray
+    labels: np.ndarray | None
+    objects: np.ndarray
+    classes: np.ndarray
+
+
+class ClassFolder:
+    """Pictures with classes, from one of two trees.
+
+    A COCO folder, whose annotations have a ``label`` or a named category; a pixel of several objects belongs to the
+    smallest, one of none is background, or unknown without `background`. Or ``images/`` beside ``labels/STEM.png``
+    (value = class, 255 = unknown) and ``classes.txt`` (a name per line, from class 0 on); a picture without a PNG has
+    no truth, and objects are the connected parts of a class, of at least `SMALLEST` pixels.
+
+    names: of the classes; the first is the background, if there is one. files: names of the pictures, in order.
+    Raises `RuacError` that names the file or entry at fault.
+    """
+
+    def __init__(self, root: str | Path, *, background: bool = True):
+        self.root, self.background = Path(root), background
+        if (self.root / "annotations.json").is_file():
+            self._source = _Coco(self.root, background)
+        elif (self.root / "labels").is_dir():
+            self._source = _Maps(self.root, background)
+        else:
+            raise RuacError(f"{self.root}: expected annotations.json, or labels/ and classes.txt, beside images/")
+        self.names: list[str] = self._source.names
+        self.files: list[str] = self._source.files
+        if len(self.names) < 2 or len(self.names) > IGNORE:
+            raise RuacError(f"{self.root}: {len(self.names)} classes ({', '.join(self.names)}), expected 2 to {IGNORE}")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> ClassedSample:
+        return self._source.read(index)
+
+    def path(self, index: int) -> Path:
+        return self.root / "images" / self.files[index]
+
+    def places(self, split: str) -> list[int]:
+        """Places of the pictures that ``<split>.txt`` lists. Raises `RuacError` for one that is not there."""
+        order = {name: place for place, name in enumerate(self.files)}
+        stems = {Path(name).stem: place for name, place in order.items()}
+        found = []
+        for line in read_list(self.root / f"{split}.txt"):
+            place = order.get(line, stems.get(line))
+            if place is None:
+                raise RuacError(f"{self.root / split}.txt: {line!r} is no picture with classes of {self.root}")
+            found.append(place)
+        return sorted(set(found))
+
+
+class _Coco:
+    def __init__(self, root: Path, background: bool):
+        self._data = CocoFolder(root)
+        self._file = root / "annotations.json"
+        images, objects = read_annotations(self._file)
+        category = self._categories()
+        own = {image["file_name"]: objects[key] for key, image in images.items()}
+        self._classes: list[list[str]] = []
+        for record in self._data.records:
+            named = {
+                str(a.get("object_id", a["id"])): a.get("label") or category.get(a.get("category_id"))
+                for a in own[record.id]
+            }
+            for key in record.object_ids:
+                if not isinstance(named[key], str):
+                    raise RuacError(f"{self._file}: annotation {key}: has no 'label' and no category with a name")
+            self._classes.append([named[key] for key in record.object_ids])
+        found = sorted({name for names in self._classes for name in names})
+        self.names = (["background"] if background else []) + found
+        self.files = [record.id for record in self._data.records]
+        self._background = background
+
+    def _categories(self) -> dict:
+        entries = json.loads(self._file.read_text(encoding="utf-8-sig")).get("categories") or []
+        return {entry.get("id"): entry.get("name") for entry in entries if isinstance(entry, dict)}
+
+    def read(self, index: int) -> ClassedSample:
+        sample = self._data[index]
+        classes = np.array([self.names.index(name) for name in self._classes[index]])
+        labels = np.full(sample.image.shape[:2], 0 if self._background else IGNORE, np.uint8)
+        for place in np.argsort(-sample.masks.sum(axis=(1, 2)), kind="stable"):
+            labels[sample.masks[place]] = classes[place]
+        return ClassedSample(sample.image, labels, sample.masks, classes)
+
+
+class _Maps:
+    def __init__(self, root: Path, background: bool):
+        self._root, self._first = root, int(background)
+        self.names = read_list(root / "classes.txt")
+        if not (root / "images").is_dir():
+            raise RuacError(f"{root / 'images'}: folder not found; expected it beside labels/")
+        self.files = sorted(p.name for p in (root / "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not self.files:
+            raise RuacError(f"{root / 'images'}: holds no picture")
+        stems = {Path(name).stem for name in self.files}
+        for path in sorted((root / "labels").glob("*.png")):
+            if path.stem not in stems:
+                raise RuacError(f"{path}: label map without a picture; expected {root / 'images' / path.stem}.*")
+
+    def read(self, index: int) -> ClassedSample:
+        picture = self._root / "images" / self.files[index]
+        path = self._root / "labels" / f"{picture.stem}.png"
+        image = read_image(picture)
+        if not path.is_file():
+            return ClassedSample(image, None, np.zeros((0, *image.shape[:2]), bool), np.zeros(0, np.int64))
+        labels = read_ids(path)
+        check_size(labels, image, path, picture)
+        if len(wrong := labels[(labels != IGNORE) & (labels >= len(self.names))]):
+            raise RuacError(
+                f"{path}: found label {wrong[0]}, expected 0 to {len(self.names) - 1} or {IGNORE} (unknown)"
+            )
+        masks, classes = [], []
+        for k in range(self._first, len(self.names)):
+            parts, count = ndimage.label(labels == k)
+            for part in range(1, count + 1):
+                if (mask := parts == part).sum() >= SMALLEST:
+                    masks.append(mask)
+                    classes.append(k)
+        stacked = np.stack(masks) if masks else np.zeros((0, *labels.shape), bool)
+        return ClassedSample(image, labels.astype(np.uint8), stacked, np.array(classes, np.int64))

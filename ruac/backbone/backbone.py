@@ -6,6 +6,7 @@ import copy
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruac.backbone.outputs import Decoded, Features, best_candidate
@@ -66,7 +67,7 @@ class Backbone(nn.Module):
         fine, middle, coarse = self.sam.image_encoder(images)["backbone_fpn"][:3]
         if self.sam.directly_add_no_mem_embed:
             coarse = coarse + self.sam.no_mem_embed.view(1, -1, 1, 1)
-        return Features(coarse, [decoder.conv_s0(fine), decoder.conv_s1(middle)])
+        return Features(coarse, [decoder.conv_s0(fine), decoder.conv_s1(middle)], F.avg_pool2d(images, 4))
 
     def decode(self, features: Features, prompts: Prompts) -> Decoded:
         """Decode N prompts on features already gathered per object (``features.embedding [N, ...]``).

@@ -15,23 +15,26 @@ class Features:
 
     embedding: ``[B, D, S/16, S/16]``, what the mask decoder attends to.
     high_res: ``[B, D/8, S/4, S/4]`` and ``[B, D/4, S/8, S/8]``, added while upscaling.
+    image: the picture at the logits' resolution ``[B, 3, S/4, S/4]``, for what reads both; None where nobody kept it.
     """
 
     embedding: Tensor
     high_res: list[Tensor]
+    image: Tensor | None = None
 
     def gather(self, image_index: Tensor) -> Features:
         """Repeat the features of image ``image_index[n]`` for object n: ``B -> N``."""
-        return Features(self.embedding[image_index], [level[image_index] for level in self.high_res])
+        image = None if self.image is None else self.image[image_index]
+        return Features(self.embedding[image_index], [level[image_index] for level in self.high_res], image)
 
     def expand(self, count: int) -> Features:
         """The features of one image for each of `count` objects: views, where `gather` would copy."""
-        return Features(
-            self.embedding.expand(count, -1, -1, -1), [level.expand(count, -1, -1, -1) for level in self.high_res]
-        )
+        embedding, *high_res = (level.expand(count, -1, -1, -1) for level in (self.embedding, *self.high_res))
+        return Features(embedding, high_res, None if self.image is None else self.image.expand(count, -1, -1, -1))
 
     def detach(self) -> Features:
-        return Features(self.embedding.detach(), [level.detach() for level in self.high_res])
+        image = None if self.image is None else self.image.detach()
+        return Features(self.embedding.detach(), [level.detach() for level in self.high_res], image)
 
 
 @dataclass

@@ -1,103 +1,97 @@
-"""The temperature of vanilla SAM 2, fitted on held-out source images: an export like any other."""
+"""Temperature scaling (Guo et al., 2017): one number that divides every logit."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from rich.progress import track
+import torch.nn.functional as F
 from torch import Tensor
 
-from ruac.backbone import Backbone, backbone_config, load_backbone
-from ruac.backbone.outputs import upsample
 from ruac.base.errors import RuacError
-from ruac.base.provenance import environment
-from ruac.data.open import open_dataset, place_and_split
-from ruac.data.sample import MaskDataset
-from ruac.evaluation.metrics import object_band
-from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
-from ruac.evaluation.score import Encodings, blocks, objects_of
-from ruac.evaluation.sweep.claims import dataset_hash
-from ruac.inference.export import export_model
-from ruac.inference.model import UncertainSam
-from ruac.inference.temperature_file import backbone_identity
-from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead, fit_temperature, temperature_nll
+from ruac.calibration.answers import Answers, Evidence, check_answers
+from ruac.calibration.calibrator import Calibrator
+from ruac.calibration.histogram import LogitHistogram
+
+FEWEST = 1000  # pixels of a group, below which it has all pixels' temperature
+Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-@dataclass
-class TemperatureFitConfig:
-    """source: held-out source images, ``FOLDER`` or ``FOLDER@SPLIT``; never a domain of the sweep. backbone: as in a
-    model of the sweep. images: how many, spread evenly over the split (0: all). pixels: drawn per image, its objects
-    weighing alike. region: where from, the object's ``band`` or the whole ``image``, most of which is easy background.
-    protocol: as in the sweep; pixels are those of the answer after the last click."""
+class Temperature(Calibrator):
+    """``l / T`` with the T that minimises the mean negative log-likelihood."""
 
-    source: str = "???"
-    backbone: str = "nano"
-    out: str = "runs/temperature"
-    images: int = 200
-    pixels: int = 20_000
-    region: str = "band"
-    seed: int = 0
-    cpu: bool = False
-    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    kind = "temperature"
 
-    def validate(self) -> None:
-        if self.region not in ("band", "image"):
-            raise RuacError(f"region: {self.region!r}, expected band or image")
-        if self.images < 0 or self.pixels < 1:
-            raise RuacError(f"images {self.images}, pixels {self.pixels}: expected at least 0 and at least 1")
-        if self.protocol.next_click == "replay":
-            raise RuacError("protocol.next_click: replay, expected own_error: there are no clicks to repeat")
-        if Path(self.out).suffix == ".json":
-            raise RuacError(f"out: {self.out}, expected a folder: a fit is an export")
+    def __init__(self, config: object = None, *, temperature: float = 1.0):
+        super().__init__(config)
+        self.register_buffer("log_temperature", torch.tensor(math.log(temperature)))
+
+    @property
+    def temperature(self) -> float:
+        """Above 1 lowers confidence."""
+        return float(self.log_temperature.exp())
+
+    def fit(self, answers: Sequence[Answers], *, seed: int = 0) -> None:
+        check_answers(answers)
+        histogram = LogitHistogram()
+        for one in answers:
+            histogram.add(one.pixels(), one.truth)
+        self.log_temperature.fill_(math.log(fit_temperature(histogram.points())))
+
+    def forward(self, logits: Tensor, evidence: Evidence) -> Tensor:
+        return logits / self.log_temperature.exp()
 
 
-def run_fit(config: TemperatureFitConfig) -> Path:
-    """Fit on the source and export to the folder ``config.out``, without the backbone.
+def minimise(loss, start: Tensor) -> Tensor:
+    """The minimiser of a smooth ``loss(x)`` by LBFGS, in float64."""
+    x = start.double().requires_grad_(True)
+    optimizer = torch.optim.LBFGS(
+        [x], max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
-    Raises `RuacError` for unusable data or pixels.
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(x)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return x.detach()
+
+
+def fit_temperature(points: Points) -> float:
+    """The T that minimises the mean negative log-likelihood of ``sigmoid(logit / T)``.
+
+    points: logit, truth and weight ``[M]``, see `LogitHistogram.points`. The loss is convex in 1 / T. It has a minimum
+    at a positive and finite T just where logits are better than chance, by the slope at 1 / T = 0, and somewhere wrong.
+    Raises `RuacError` where there is none.
     """
-    folder, split = place_and_split(config.source)
-    dataset = open_dataset(folder, split=split)
-    backbone = load_backbone(config.backbone).to(PartialState(cpu=config.cpu).device)
-    logits, target = draw_pixels(backbone, dataset, config)
-    temperature = fit_temperature(logits, target)
-    record = {
-        "temperature_fit": asdict(config),
-        "nll": {"before": temperature_nll(logits, target, 1.0), "after": temperature_nll(logits, target, temperature)},
-        "drawn": len(logits),
-        "backbone": backbone_identity(backbone),
-        "source": {"name": dataset.name, "sha256": dataset_hash(dataset)},
-        "environment": environment(),
-    }
-    model = UncertainSam(backbone, TemperatureHead(TemperatureConfig(temperature=temperature)))
-    return export_model(model, backbone_config(config.backbone), config.out, with_backbone=False, record=record)
+    logits, truth, weight = points
+    if not ((logits > 0) != (truth > 0.5))[weight > 0].any() or (weight * (truth - 0.5) * logits).sum() <= 0:
+        raise RuacError(
+            f"temperature: no best value for {int(weight.sum())} pixels; "
+            "expected logits that are better than chance, and some mistakes"
+        )
+    logit, target, share = (torch.from_numpy(x) for x in (logits, truth, weight / weight.sum()))
+    found = minimise(lambda x: (share * nll(logit * (-x).exp(), target)).sum(), torch.zeros(()))
+    return math.exp(float(found))
 
 
-@torch.no_grad()
-def draw_pixels(backbone: Backbone, dataset: MaskDataset, config: TemperatureFitConfig) -> tuple[Tensor, Tensor]:
-    """Vanilla's upsampled logits ``float32 [P]`` and the truth ``bool [P]`` at random pixels of the region."""
-    count = min(config.images or len(dataset), len(dataset))
-    model, drawn = UncertainSam(backbone, None), []
-    for position in track(np.linspace(0, len(dataset) - 1, count).astype(int), description="source images"):
-        sample = dataset[position]
-        features = Encodings(sample.image)(backbone)
-        rng = np.random.default_rng([config.seed, position])
-        for block in blocks(len(sample.masks), backbone, pixels=sample.masks[0].size):
-            part = objects_of(sample, block)
-            keys = [f"{part.record.id}/{k}" for k in part.record.object_ids]
-            *_, final = prompt_objects(
-                model.decode, features, part.masks, config.protocol, side=backbone.image_size, keys=keys
-            )
-            logits = upsample(final.logits, part.masks.shape[1:])[:, 0].cpu().numpy()  # [N, H, W]
-            regions = object_band(part.masks) if config.region == "band" else np.ones_like(part.masks)
-            share = -(-config.pixels // len(sample.masks))
-            for logit, truth, region in zip(logits, part.masks, regions, strict=True):
-                inside = np.flatnonzero(region)
-                place = rng.choice(inside, min(share, len(inside)), replace=False)
-                drawn.append((logit.reshape(-1)[place], truth.reshape(-1)[place]))
-    logits, target = (torch.from_numpy(np.concatenate(column)) for column in zip(*drawn, strict=True))
-    return logits, target
+def fit_groups(histogram: LogitHistogram) -> tuple[float, np.ndarray]:
+    """One temperature for all pixels, and one per group ``[G]``; all pixels' for groups that are too small for one."""
+    common = fit_temperature(histogram.points())
+    own = np.full(len(histogram.count), common)
+    for group in np.flatnonzero(histogram.pixels >= FEWEST):
+        try:
+            own[group] = fit_temperature(histogram.points(int(group)))
+        except RuacError:  # a few easy pictures, without a mistake
+            continue
+    return common, own
+
+
+def nll(logit: Tensor, target: Tensor) -> Tensor:
+    """Negative log-likelihood in nats of truth in {0, 1} under ``sigmoid(logit)``, pixel by pixel."""
+    return F.binary_cross_entropy_with_logits(logit, target, reduction="none")

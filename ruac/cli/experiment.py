@@ -18,6 +18,7 @@ EXPERIMENTS = {  # names in ruac.studies.experiments.NAME: what configures it, w
     "next_click": ("NextClickConfig", "run_next_click"),
     "accept": ("AcceptConfig", "run_accept"),
     "own_error": ("OwnErrorConfig", "run_own_error"),
+    "calibration": ("CalibrationConfig", "run_calibration"),
     "conformal_shift": ("ConformalShiftConfig", "run_conformal_shift"),
 }
 

@@ -1,4 +1,4 @@
-"""Fit a scale that reads the answer, to SAM 2 or to an exported head."""
+"""Fit a scale that reads the answer, to SAM 2 or to an exported head: ruac calibrate kind=answer draw=stressed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def main(argv: list[str], prog: str | None = None) -> None:
     args = parser.parse_intermixed_args(argv)
 
     from ruac.base.config import load_config
-    from ruac.calibration.local_temperature import LocalTemperatureFitConfig, run_local_temperature_fit
+    from ruac.fitting.calibrate import run_calibrate
+    from ruac.fitting.older import LocalTemperatureFitConfig
 
-    print(f"export: {run_local_temperature_fit(load_config(LocalTemperatureFitConfig, args.config, args.overrides))}")
+    config = load_config(LocalTemperatureFitConfig, args.config, args.overrides)
+    print(f"export: {run_calibrate(config.calibration())}")

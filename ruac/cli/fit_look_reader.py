@@ -16,6 +16,6 @@ def main(argv: list[str], prog: str | None = None) -> None:
     args = parser.parse_intermixed_args(argv)
 
     from ruac.base.config import load_config
-    from ruac.calibration.look_reader import LookReaderFitConfig, run_look_reader_fit
+    from ruac.fitting.look_reader import LookReaderFitConfig, run_look_reader_fit
 
     print(f"export: {run_look_reader_fit(load_config(LookReaderFitConfig, args.config, args.overrides))}")

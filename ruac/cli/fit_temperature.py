@@ -1,4 +1,4 @@
-"""Fit vanilla SAM 2's temperature on held-out source images."""
+"""Fit vanilla SAM 2's temperature on held-out source images: ruac calibrate kind=temperature."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def main(argv: list[str], prog: str | None = None) -> None:
     args = parser.parse_intermixed_args(argv)
 
     from ruac.base.config import load_config
-    from ruac.calibration.temperature import TemperatureFitConfig, run_fit
+    from ruac.fitting.calibrate import run_calibrate
+    from ruac.fitting.older import TemperatureFitConfig
 
-    print(f"temperature: {run_fit(load_config(TemperatureFitConfig, args.config, args.overrides))}")
+    config = load_config(TemperatureFitConfig, args.config, args.overrides)
+    print(f"temperature: {run_calibrate(config.calibration())}")

@@ -1,4 +1,6 @@
-"""Exported models: a folder with ``model.safetensors`` and ``config.json``, free of training code."""
+"""Exported models: a folder with ``model.safetensors`` and ``config.json``, free of training code.
+
+A calibrated model has ``calibrator.safetensors`` beside them."""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from ruac.base.config import config_from
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, write_text
 from ruac.base.version import VERSION
+from ruac.calibration import load_calibrator
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
@@ -24,19 +27,19 @@ from ruac.uncertainty import HeadConfig, build_head
 from ruac.uncertainty.look_reader import LookReader, LookReaderConfig
 
 FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CALIBRATOR = "config.json", "model.safetensors", "calibrator.safetensors"
 
 
 def export_model(
     model: UncertainSam, backbone: BackboneConfig, out: str | Path, *, with_backbone: bool, record: dict | None = None
 ) -> Path:
-    """Write `model` to the folder `out`: the head, if any, and the backbone's weights if `with_backbone`.
+    """Write `model` to the folder `out`: head and calibrator, if any, and the backbone's weights if `with_backbone`.
 
     backbone: how to rebuild it. record: provenance that goes into the config. The backbone's weights
     are stored as float16 if that loses nothing in any of them, else as they are. Raises `RuacError`
-    when there is neither a head nor a backbone to write.
+    when there is neither a head nor a calibrator nor a backbone to write.
     """
-    if model.head is None and model.reader is None and not with_backbone:
+    if model.head is None and model.reader is None and model.calibrator is None and not with_backbone:
         raise RuacError("export: the model has no uncertainty head; without its backbone nothing is left to export")
     if model.filters:
         raise RuacError("export: a model with filters has no export; ask `predict` for correct=True")
@@ -55,6 +58,7 @@ def export_model(
         "backbone_included": with_backbone,
         "decoder_sha256": fingerprint(model.backbone.sam.sam_mask_decoder),
         "head": _head_entry(model.head.config if model.head else HeadConfig("none")),
+        "calibrator": None if model.calibrator is None else model.calibrator.kind,
         "record": record or {},
     }
     if model.looks is not None:
@@ -62,6 +66,8 @@ def export_model(
     if model.reader is not None:
         config["reader"] = asdict(model.reader.config)
     out = Path(out)
+    if model.calibrator is not None:
+        model.calibrator.save(out / CALIBRATOR)
     with atomic_path(out / WEIGHTS) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
     write_text(out / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -74,7 +80,7 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     backbone: where to find the backbone of a head-only export (default: as recorded).
 
     Raises `RuacError` when the folder is no export, a tensor is missing, left over or misshapen, or
-    the backbone is not the one the head was trained on.
+    the backbone is not the one the head was trained on, or the calibrator was fitted for.
     """
     folder = Path(folder)
     content = _read_config(folder / CONFIG)
@@ -100,7 +106,7 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
                 f"(mask decoder {content['decoder_sha256'][:12]}... expected)"
             )
     if isinstance(head_config, EnsembleConfig):
-        return EnsembleSam(body, head_config).eval()
+        return _with_calibrator(EnsembleSam(body, head_config), content, folder)
     with torch.random.fork_rng(devices=[]):
         head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
     if head is not None:
@@ -112,7 +118,21 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
         reader = LookReader(config_from(LookReaderConfig, content["reader"], f"{folder / CONFIG}: reader"))
         _load(reader, parts["reader"], folder / WEIGHTS)
         reader.requires_grad_(False).eval()
-    return UncertainSam(body, head, looks=looks, reader=reader).eval()
+    return _with_calibrator(UncertainSam(body, head, looks=looks, reader=reader), content, folder)
+
+
+def _with_calibrator(model: UncertainSam, content: dict, folder: Path) -> UncertainSam:
+    if content.get("calibrator") is not None:  # older exports have no such key
+        model.calibrator = load_calibrator(folder / CALIBRATOR, **model_identity(model))
+    return model.eval()
+
+
+def model_identity(model: UncertainSam) -> dict[str, Any]:
+    """What a calibrator of its logits belongs to: a hash of backbone and head, and the side of the pictures."""
+    digest = hashlib.sha256(fingerprint(model.backbone.sam).encode())
+    if model.head is not None:
+        digest.update((json.dumps(asdict(model.head.config), sort_keys=True) + fingerprint(model.head)).encode())
+    return {"model": digest.hexdigest(), "image_size": model.image_size}
 
 
 def _head_entry(config: HeadConfig | EnsembleConfig) -> dict[str, Any]:

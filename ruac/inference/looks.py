@@ -16,6 +16,7 @@ from ruac.backbone import Backbone, Decoded, Features
 from ruac.backbone.outputs import best_candidate, of_token
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
 from ruac.base.errors import RuacError
+from ruac.calibration import Calibrator
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.uncertainty import logit_entropy
 
@@ -121,10 +122,13 @@ class FlippedFeatures(Features):
 
     flipped: dict[str, Features] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, plain: Features, flipped: dict[str, Features]) -> FlippedFeatures:
+        return cls(plain.embedding, plain.high_res, plain.image, flipped=flipped)
+
     def gather(self, image_index: Tensor) -> FlippedFeatures:
-        plain = super().gather(image_index)
         flipped = {flip: features.gather(image_index) for flip, features in self.flipped.items()}
-        return FlippedFeatures(plain.embedding, plain.high_res, flipped)
+        return FlippedFeatures.of(super().gather(image_index), flipped)
 
 
 class EnsembleSam(UncertainSam):
@@ -132,14 +136,14 @@ class EnsembleSam(UncertainSam):
 
     head: EnsembleHead
 
-    def __init__(self, backbone: Backbone, config: EnsembleConfig):
-        super().__init__(backbone, EnsembleHead(config))
+    def __init__(self, backbone: Backbone, config: EnsembleConfig, *, calibrator: Calibrator | None = None):
+        super().__init__(backbone, EnsembleHead(config), calibrator=calibrator)
 
     def encode(self, images: Tensor) -> FlippedFeatures:
         """``[B, 3, S, S]`` normalised images and their flipped copies to features."""
         plain = self.backbone.encode(images)
         flipped = {flip: self.backbone.encode(images.flip(FLIPS[flip])) for flip in self.head.config.flips}
-        return FlippedFeatures(plain.embedding, plain.high_res, flipped)
+        return FlippedFeatures.of(plain, flipped)
 
     def decode(self, features: FlippedFeatures, prompts: Prompts) -> Prediction:
         """Answer N prompts; jitter is the same for all of them and whenever it is asked for."""
@@ -151,7 +155,7 @@ class EnsembleSam(UncertainSam):
         """The further passes, after the last click only."""
         plain, flipped = encode(""), {flip: encode(flip) for flip in self.head.config.flips}
         every_object = torch.zeros(len(keys), dtype=torch.int64, device=plain.embedding.device)
-        features = FlippedFeatures(plain.embedding, plain.high_res, flipped).gather(every_object)
+        features = FlippedFeatures.of(plain, flipped).gather(every_object)
         return self.ask_again(decoded, features, prompts, keys)
 
     def ask_again(self, decoded: Decoded, features: FlippedFeatures, prompts: Prompts, keys: list[str]) -> Prediction:
@@ -170,7 +174,7 @@ class EnsembleSam(UncertainSam):
                 points = (prompts.points + move).clamp(0, self.image_size)
                 others.append(self.backbone.decode(features, replace(prompts, points=points)).logits.float())
         posterior = self.head(decoded, others)
-        return Prediction(posterior.mean, decoded.iou, decoded, posterior)
+        return self.calibrated(Prediction(posterior.mean, decoded.iou, decoded, posterior), features, prompts)
 
 
 def flip_prompts(prompts: Prompts, flip: str, side: int) -> Prompts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from ruac.backbone import Backbone, Decoded, Features
 from ruac.backbone.precision import expect_full_precision
 from ruac.backbone.prompts import Prompts
+from ruac.calibration import CalibratedPosterior, Calibrator, Evidence
 from ruac.conformal.bounds import Thresholds
 from ruac.inference.answer import Maps, answer_maps
 from ruac.uncertainty import Head, MaskPosterior, probit_logit
+from ruac.uncertainty.temperature import spreadless
 
 if TYPE_CHECKING:
     from ruac.inference.second_look import LooksConfig
@@ -62,9 +64,11 @@ class AnswerFilter(Protocol):
 
 
 class UncertainSam(nn.Module):
-    """A frozen backbone and a head. Without head, filters and looks it is vanilla SAM 2, the control of every table.
+    """A frozen backbone, a head, and a calibrator of what the head says.
 
-    looks: what follows the first answer, see `look_mean.look_again`, or None. reader: scales what the looks say.
+    Without head, calibrator, filters and looks it is vanilla SAM 2, the control of every table. looks: what follows the
+    first answer, see `look_mean.look_again`, or None. reader: scales what the looks say. calibrator: of the answer to
+    every look.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class UncertainSam(nn.Module):
         filters: Sequence[AnswerFilter] = (),
         looks: LooksConfig | None = None,
         reader: LookReader | None = None,
+        *,
+        calibrator: Calibrator | None = None,
     ):
         super().__init__()
         self.backbone = backbone
@@ -81,6 +87,7 @@ class UncertainSam(nn.Module):
         self.filters = nn.ModuleList(filters)
         self.looks = looks
         self.reader = reader
+        self.calibrator = calibrator
         self.thresholds: Thresholds | None = None  # of inner and outer masks, which change no answer
 
     @property
@@ -95,7 +102,15 @@ class UncertainSam(nn.Module):
     def decode(self, features: Features, prompts: Prompts) -> Prediction:
         """Answer N prompts on features gathered per object."""
         decoded = self.backbone.decode(features, prompts)
-        return predict(decoded, self.head)
+        return self.calibrated(predict(decoded, self.head), features, prompts)
+
+    def calibrated(self, prediction: Prediction, features: Features, prompts: Prompts) -> Prediction:
+        """The same answer with the calibrator behind its posterior, if there is one. Masks and scores stay."""
+        if self.calibrator is None:
+            return prediction
+        posterior = spreadless(prediction.decoded) if prediction.posterior is None else prediction.posterior
+        evidence = Evidence.of(features, prompts, prediction.logits, prediction.iou)
+        return replace(prediction, posterior=CalibratedPosterior.of(posterior, self.calibrator, evidence))
 
     def complete(
         self, decoded: Decoded, encode: Callable[[str], Features], prompts: Prompts, keys: list[str]
@@ -105,11 +120,12 @@ class UncertainSam(nn.Module):
         A model that looks more than once does so here and not at every click. encode: features of the picture, ``""``
         as it is or under a key of `looks.FLIPS`. prompts: the last ones. keys: a stable id per object.
         """
-        return predict(decoded, self.head)
+        prediction = predict(decoded, self.head)
+        return prediction if self.calibrator is None else self.calibrated(prediction, encode(""), prompts)
 
     def looking(self, looks: LooksConfig | None) -> UncertainSam:
-        """The same backbone, head and reader with these looks, and without filters."""
-        return UncertainSam(self.backbone, self.head, looks=looks, reader=self.reader)
+        """The same backbone, head, reader and calibrator with these looks, and without filters."""
+        return UncertainSam(self.backbone, self.head, looks=looks, reader=self.reader, calibrator=self.calibrator)
 
     def filtered(self, masks: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
         """Masks ``bool [N, H, W]`` after all filters, given their total uncertainty."""

@@ -1,4 +1,8 @@
-"""Temperature scaling (Guo et al., 2017): one number that divides every logit, or one per pixel; and no spread."""
+"""Heads that scale SAM 2's logits by one number, or one per pixel, and have no spread.
+
+One per pixel can be trained as a head. What is fitted afterwards is a calibrator (`ruac.calibration`): as
+`TemperatureHead`, exports of older fits come back.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from ruac.base.errors import RuacError
@@ -18,8 +20,6 @@ from ruac.uncertainty.local_temperature import LocalScale, LocalTemperature, Old
 
 if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
-
-LOWEST, HIGHEST = 0.01, 100.0
 
 
 @dataclass
@@ -89,27 +89,3 @@ class LocalTemperatureHead(OldNames, nn.Module):
 
     def forward(self, decoded: Decoded) -> LinearPosterior:
         return spreadless(decoded, local_scale=LocalScale.of(self.local_temperature, decoded, decoded.logits.float()))
-
-
-def fit_temperature(logits: Tensor, target: Tensor) -> float:
-    """The T that minimises the mean negative log-likelihood of ``sigmoid(logits / T)``.
-
-    logits: ``[P]``. target: ``bool [P]``. The loss is convex in 1 / T, so that its one minimum is found by a bounded
-    search over log T. Raises `RuacError` where there is none, for pixels without a single mistake or no better than
-    chance.
-    """
-    low, high = math.log(LOWEST), math.log(HIGHEST)
-    found = minimize_scalar(
-        lambda x: temperature_nll(logits, target, math.exp(x)), bounds=(low, high), method="bounded"
-    )
-    if not len(logits) or min(found.x - low, high - found.x) < 0.01:
-        raise RuacError(
-            f"temperature: no best value between {LOWEST} and {HIGHEST} for {len(logits)} pixels; "
-            "expected logits that are better than chance, and some mistakes"
-        )
-    return math.exp(found.x)
-
-
-def temperature_nll(logits: Tensor, target: Tensor, temperature: float) -> float:
-    """Mean negative log-likelihood in nats of ``bool [P]`` under ``sigmoid(logits / temperature)``."""
-    return float(F.binary_cross_entropy_with_logits(logits.double() / temperature, target.double()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruac.backbone import load_backbone
+from ruac.calibration.calibrator import SOURCE
 from ruac.inference.bounds import read_bounds
 from ruac.inference.export import load_exported
 from ruac.inference.looks import EnsembleSam
@@ -36,10 +37,19 @@ def _load(entry: ModelConfig) -> UncertainSam:
         if entry.temperature is not None:
             head = TemperatureHead(TemperatureConfig(temperature=read_temperature(entry.temperature, backbone)))
         model = UncertainSam(backbone, head)
-    filters = [UncCorr()] if entry.unccorr else []
-    return UncertainSam(model.backbone, model.head, filters, entry.looks_over(model.looks), model.reader)
+    if entry.unccorr:
+        model.filters.append(UncCorr())
+    model.looks = entry.looks_over(model.looks)
+    return model
 
 
 def is_vanilla(model: UncertainSam) -> bool:
-    """Whether it is SAM 2 as it is: without a head, asked once, and with its masks left alone."""
-    return model.head is None and not model.filters and not model.looks
+    """Whether it is SAM 2 as it is: without head and calibrator, asked once, and with its masks left alone."""
+    return model.head is None and model.calibrator is None and not model.filters and not model.looks
+
+
+def mark(model: UncertainSam) -> str:
+    """The end of the name of a row that was calibrated on images of the target: nobody shall take it for zero-shot."""
+    if model.calibrator is None or model.calibrator.origin.fitted_on == SOURCE:
+        return ""
+    return f" ({model.calibrator.origin.fitted_on})"

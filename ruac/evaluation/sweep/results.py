@@ -24,7 +24,7 @@ from ruac.evaluation.results.schema import BOUNDS, DOMAINS, MANIFEST, OBJECTS
 from ruac.evaluation.sweep.chunks import Names, finished_images
 from ruac.evaluation.sweep.claims import hash_names
 from ruac.evaluation.sweep.merge import merge_chunks, open_rows
-from ruac.evaluation.sweep.methods import is_vanilla
+from ruac.evaluation.sweep.methods import is_vanilla, mark
 from ruac.evaluation.sweep.panels import Panel, choose_panels
 from ruac.evaluation.sweep.replay import replay_hash
 from ruac.inference.export import fingerprint
@@ -141,11 +141,13 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
             {
                 "name": name,
                 "kind": _kind(model),
-                "checkpoint": (entry.export or entry.backbone) if (entry := entries.get(name)) else model.backbone.name,
+                "checkpoint": (entry.export or entry.backbone) if entry else model.backbone.name,
                 "entry": entry and asdict(entry),
                 "sha256": fingerprint(model),
+                "calibration": model.calibrator and asdict(model.calibrator.origin) | {"kind": model.calibrator.kind},
             }
             for name, model in sweep.models.items()
+            for entry in [entries.get(name.removesuffix(mark(model)))]
         ],
         "domains": [
             {
@@ -169,4 +171,6 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
 def _kind(model: UncertainSam) -> str:
     if is_vanilla(model):
         return "vanilla"
+    if model.calibrator is not None:
+        return model.calibrator.kind
     return "unccorr" if model.head is None else model.head.config.posterior

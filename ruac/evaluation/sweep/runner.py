@@ -23,7 +23,7 @@ from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import evaluate_image
 from ruac.evaluation.sweep.chunks import ChunkWriter, drop_edited
 from ruac.evaluation.sweep.claims import Claims, Job, finishing_on_signal, image_names, jobs_left, shared
-from ruac.evaluation.sweep.methods import is_vanilla, load_model
+from ruac.evaluation.sweep.methods import is_vanilla, load_model, mark
 from ruac.evaluation.sweep.open import check_name, corrupted, open_domains
 from ruac.evaluation.sweep.panels import write_panels
 from ruac.evaluation.sweep.replay import Clicks, read_clicks, replay_hash
@@ -201,8 +201,9 @@ def open_sweep(config: SweepConfig) -> Sweep:
 
 
 def load_models(config: SweepConfig, device: torch.device) -> dict[str, UncertainSam]:
-    """Models by name; equal backbones become one object, so that images are encoded once."""
-    models = {entry.name: load_model(entry) for entry in config.models}
+    """Models by name and `mark`; equal backbones become one object, so that images are encoded once."""
+    loaded = [(entry.name, load_model(entry)) for entry in config.models]
+    models = {name + mark(model): model for name, model in loaded}
     if not any(is_vanilla(model) for model in models.values()):
         models = {"vanilla": UncertainSam(next(iter(models.values())).backbone, None)} | models
     shared_by: dict[str, torch.nn.Module] = {}
@@ -219,7 +220,7 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
         "version": VERSION,
         "protocol": asdict(config.protocol),
         "models": {
-            name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config)]
+            name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config), *_calibration(model)]
             + ([asdict(model.looks)] if model.looks else [])
             + ([asdict(model.thresholds)] if model.thresholds else [])
             for name, model in models.items()
@@ -229,6 +230,11 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
     if config.orientation != "seen":
         content["orientation"] = config.orientation
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _calibration(model: UncertainSam) -> list:
+    """Kind and settings of the calibrator, whose tensors the fingerprint has; nothing without one."""
+    return [] if model.calibrator is None else [model.calibrator.kind, asdict(model.calibrator.config)]
 
 
 def _evaluate(sweep: Sweep, jobs: list[Job], claims: Claims) -> list[dict[str, str]]:

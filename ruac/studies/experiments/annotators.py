@@ -25,6 +25,7 @@ from ruac.evaluation.metrics import jaccard
 from ruac.evaluation.metrics.region import BAND_MIN_RADIUS, BAND_SHARE
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.score import blocks
+from ruac.evaluation.sweep.methods import is_vanilla
 from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam, predict
@@ -281,7 +282,7 @@ def run_annotators(config: AnnotatorsConfig) -> Path:
         if type(model) is not UncertainSam or model.filters:  # the sweep makes these, after the last click
             raise RuacError(f"model {name!r}: {type(model).__name__}, expected SAM 2 with or without a head")
     pixels = collect(photographs, models, config)
-    plain = next((name for name, model in models.items() if model.head is None), None)
+    plain = next((name for name, model in models.items() if is_vanilla(model)), None)
     baseline = f"{plain}.entropy" if plain else f"{next(iter(models))}.total"
     table = compare(pixels, replicates=config.replicates, seed=config.seed, baseline=baseline)
     facts = {

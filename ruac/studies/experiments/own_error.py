@@ -17,6 +17,7 @@ from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Encodings, answer_image, blocks, objects_of
 from ruac.evaluation.sweep.claims import dataset_hash
+from ruac.evaluation.sweep.methods import is_vanilla
 from ruac.evaluation.sweep.open import open_domains
 from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models
 from ruac.inference.export import fingerprint
@@ -72,7 +73,7 @@ def _pearson(a: np.ndarray, b: np.ndarray) -> float:
 def compare(dataset: MaskDataset, models: dict[str, UncertainSam], config: OwnErrorConfig) -> list[dict]:
     """One row per model, over the pixels of all object bands of the images taken."""
     count = min(config.images or len(dataset), len(dataset))
-    plain = next(name for name, model in models.items() if model.head is None)
+    plain = next(name for name, model in models.items() if is_vanilla(model))
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in models}
     targets = []
     for place in np.linspace(0, len(dataset) - 1, count).astype(int):

@@ -25,6 +25,7 @@ from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Encodings, answer_image, blocks, objects_of
 from ruac.evaluation.sweep.chunks import Chunk, chunk_path, is_finished, load_chunk, save_chunk
 from ruac.evaluation.sweep.claims import dataset_hash
+from ruac.evaluation.sweep.methods import is_vanilla
 from ruac.evaluation.sweep.open import open_domains
 from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models
 from ruac.inference.export import fingerprint
@@ -266,7 +267,7 @@ def run_prompt_paths(config: PromptPathsConfig) -> Path:
     models = load_models(SweepConfig(models=config.models), PartialState(cpu=config.cpu).device)
     domains = open_domains(config.domains)
     frame = sweep_paths(config, models, domains)
-    baseline = next((name for name, model in models.items() if model.head is None), next(iter(models)))
+    baseline = next((name for name, model in models.items() if is_vanilla(model)), next(iter(models)))
     table = compare(
         frame,
         reference=config.paths[0].name,

@@ -8,20 +8,19 @@ import pytest
 import torch
 from scipy.special import expit
 
-from ruac.backbone import Backbone, load_backbone
+from ruac.backbone import Backbone, backbone_config, load_backbone
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
-from ruac.calibration import temperature as fit
-from ruac.calibration.temperature import TemperatureFitConfig, run_fit
+from ruac.calibration.temperature import Temperature
 from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.open import open_dataset
 from ruac.evaluation import score
 from ruac.evaluation.metrics import boundary_f, jaccard
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
-from ruac.evaluation.sweep.methods import load_model
+from ruac.evaluation.sweep.methods import is_vanilla, load_model, mark
 from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, sweep_key
-from ruac.inference.export import fingerprint
+from ruac.inference.export import export_model, fingerprint
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
@@ -40,7 +39,7 @@ def sample(coco_folder):
 def models(nano):
     return {
         "vanilla": UncertainSam(nano, None),
-        "temperature": UncertainSam(nano, TemperatureHead(TemperatureConfig(temperature=2.5))),
+        "temperature": UncertainSam(nano, None, calibrator=Temperature(temperature=2.5)),
         "jitter": EnsembleSam(nano, EnsembleConfig(jitters=3, sigma=0.2)),
         "flip": EnsembleSam(nano, EnsembleConfig(flips=["horizontal", "vertical"])),
     }
@@ -187,22 +186,22 @@ def entry(**values):
     return made
 
 
-def test_entries_of_a_sweep(shelf, coco_folder, tmp_path, monkeypatch):
+def test_entries_of_a_sweep(shelf, tmp_path):
     backbone, out = str(shelf / "backbone.yaml"), str(tmp_path / "temperature")
-    logits = torch.randn(1000)
-    pixels = logits, torch.rand(1000) < (logits / 2).sigmoid()
-    monkeypatch.setattr(fit, "draw_pixels", lambda *_: pixels)
-    run_fit(TemperatureFitConfig(source=str(coco_folder), backbone=backbone, out=out, cpu=True))
     vanilla = load_model(entry(backbone=backbone))
+    calibrated = UncertainSam(vanilla.backbone, None, calibrator=Temperature(temperature=2.0))
+    export_model(calibrated, backbone_config(backbone), out, with_backbone=False)
     assert type(vanilla) is UncertainSam
     assert vanilla.head is None
     temperature = load_model(entry(export=out))
-    assert temperature.head.config.temperature == pytest.approx(2, rel=0.3)
+    assert temperature.calibrator.temperature == pytest.approx(2)
+    assert (is_vanilla(vanilla), is_vanilla(temperature), mark(temperature)) == (True, False, "")
     jitter = load_model(entry(backbone=backbone, ensemble={"jitters": 4}))
     assert jitter.head.config == EnsembleConfig(jitters=4)
     assert [type(f) for f in load_model(entry(export=str(shelf / "head"), unccorr=True)).filters] == [UncCorr]
     assert load_model(entry(export=str(shelf / "head"))).head.config.posterior == "signed"
-    assert [m.head.config.posterior for m in (temperature, jitter)] == ["temperature", "ensemble"]
+    both = load_model(entry(export=out, unccorr=True))
+    assert (both.calibrator.kind, [type(f) for f in both.filters]) == ("temperature", [UncCorr])
 
 
 @pytest.mark.parametrize(

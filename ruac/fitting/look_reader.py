@@ -18,7 +18,8 @@ from ruac.backbone.outputs import of_token, upsample
 from ruac.backbone.prompts import first_prompts
 from ruac.base.errors import RuacError
 from ruac.base.provenance import environment
-from ruac.calibration.local_temperature import Pixels, fit_local_temperature
+from ruac.calibration.descent import fit_scale, scaled_pixels
+from ruac.calibration.temperature import nll
 from ruac.data.augment import prepare
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset, check_orientation
@@ -76,6 +77,20 @@ class LookReaderFitConfig:
             raise RuacError("expected corrections and map_pixels of at least 0, box_share in [0, 1] and rate above 0")
 
 
+@dataclass(frozen=True)
+class LookPixels:
+    """inputs: of the reader, ``[P, C]``. logits: of the mean of both looks. truth: 0 or 1."""
+
+    inputs: Tensor
+    logits: Tensor
+    truth: Tensor
+
+    @torch.no_grad()
+    def loss(self, reader: LookReader) -> float:
+        """Mean negative log-likelihood in nats."""
+        return float(nll(scaled_pixels(reader, self.inputs, self.logits), self.truth).mean())
+
+
 def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
     """Fit and export to ``config.out``. Raises `RuacError` for unusable input."""
     device = PartialState(cpu=config.cpu).device
@@ -89,12 +104,16 @@ def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
     torch.manual_seed(config.seed)
     reader = LookReader(config.reader)
     reader.standardise(pixels.inputs)
-    before, after = fit_local_temperature(reader, pixels, config)
+    before = pixels.loss(reader)
+    generator = torch.Generator().manual_seed(config.seed)
+    settings = {"steps": config.steps, "batch": config.batch, "rate": config.rate, "generator": generator}
+    fit_scale(reader, pixels.inputs, pixels.logits, pixels.truth, **settings)
+    after = pixels.loss(reader)
     model.looks, model.reader = config.looks, reader.eval().to(device)
     record = {
         "look_reader_fit": asdict(config),
         "source_sha256": dataset_hash(dataset),
-        "pixels": len(pixels.mean),
+        "pixels": len(pixels.logits),
         "nll": {"before": before, "after": after},
         "environment": environment(),
     }
@@ -102,7 +121,7 @@ def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
 
 
 @torch.no_grad()
-def draw_look_pixels(model: UncertainSam, dataset: MaskDataset, config: LookReaderFitConfig) -> Pixels:
+def draw_look_pixels(model: UncertainSam, dataset: MaskDataset, config: LookReaderFitConfig) -> LookPixels:
     """Pixels of bands and windows of objects that were looked at twice, in clean and stressed pictures; on the CPU.
 
     Raises `RuacError` where no object at all was looked at again.
@@ -119,7 +138,7 @@ def draw_look_pixels(model: UncertainSam, dataset: MaskDataset, config: LookRead
             _draw(model, *stress(sample.image, masks, config.stress, rng), config, drawn)
     if not drawn:
         raise RuacError(f"{dataset.name}: no object was looked at again; all of them fill their pictures")
-    return Pixels(*(torch.cat(column) for column in zip(*drawn, strict=True)))
+    return LookPixels(*(torch.cat(column) for column in zip(*drawn, strict=True)))
 
 
 def _draw(model: UncertainSam, image: np.ndarray, masks: np.ndarray, config: LookReaderFitConfig, drawn: list) -> None:
@@ -151,8 +170,7 @@ def _draw(model: UncertainSam, image: np.ndarray, masks: np.ndarray, config: Loo
         inside = place[torch.randint(len(place), (config.pixels,), device=device)]
         anywhere = torch.randint(inputs.shape[1], (config.map_pixels, 2), device=device)
         y, x = torch.cat([inside, anywhere]).unbind(1)
-        no_variance = torch.zeros(len(y))
-        drawn.append((inputs[m, y, x].cpu(), mean[m, y, x].cpu(), no_variance, targets[m, y, x].cpu()))
+        drawn.append(tuple(maps[m, y, x].cpu() for maps in (inputs, mean, targets)))
 
 
 def _mean_logits(look: Look, question: Question) -> Tensor:

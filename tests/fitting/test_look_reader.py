@@ -8,12 +8,12 @@ import torch
 
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
-from ruac.calibration.look_reader import LookReaderFitConfig, draw_look_pixels, run_look_reader_fit
 from ruac.data.open import open_dataset
 from ruac.data.synthetic.shifts import SHIFTS
 from ruac.data.synthetic.stress import StressConfig, stress
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import answer_image
+from ruac.fitting.look_reader import LookReaderFitConfig, draw_look_pixels, run_look_reader_fit
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
@@ -48,10 +48,10 @@ def test_what_is_drawn_is_the_same_every_time_and_twice_as_much_under_stress(coc
     clean = draw_look_pixels(model, dataset, config(coco_folder, shelf, tmp_path, stressed=False))
     both = [draw_look_pixels(model, dataset, config(coco_folder, shelf, tmp_path)) for _ in range(2)]
     assert clean.inputs.shape[1] == len(INPUTS)
-    assert clean.inputs.shape[0] == len(clean.mean) == len(clean.target) == 3 * 2 * 140
-    assert len(both[0].mean) == 2 * len(clean.mean)
+    assert clean.inputs.shape[0] == len(clean.logits) == len(clean.truth) == 3 * 2 * 140
+    assert len(both[0].logits) == 2 * len(clean.logits)
     assert torch.equal(both[0].inputs, both[1].inputs)
-    assert set(clean.target.unique().tolist()) == {0.0, 1.0}
+    assert set(clean.truth.unique().tolist()) == {0.0, 1.0}
 
 
 def test_stress_draws_the_families_that_are_named():

@@ -1,0 +1,66 @@
+"""Fit a network to pixels: AdamW on the negative log-likelihood, with warm-up and cosine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ruac.calibration.temperature import nll
+
+
+class ScaleNetwork(Protocol):
+    """A module that gives the log of a scale per pixel."""
+
+    def log_scale(self, inputs: Tensor) -> Tensor:
+        """``[N, 1, h, w]`` of inputs ``[N, C, h, w]``."""
+
+
+def fit_scale(
+    network: ScaleNetwork,
+    inputs: Tensor,
+    logits: Tensor,
+    truth: Tensor,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    generator: torch.Generator,
+) -> None:
+    """Fit ``sigmoid(scale(inputs) logits)`` to the truth of P pixels: inputs ``[P, C]``, logits and truth ``[P]``."""
+
+    def loss(step: int) -> Tensor:
+        some = torch.randint(len(truth), (batch,), generator=generator).to(truth.device)
+        return nll(scaled_pixels(network, inputs[some], logits[some]), truth[some]).mean()
+
+    descend(network, loss, steps=steps, rate=rate)
+
+
+def scaled_pixels(network: ScaleNetwork, inputs: Tensor, logits: Tensor) -> Tensor:
+    """Logits ``[P]`` times the scale that `network` reads from ``inputs [P, C]``, taken as a map of one column."""
+    return network.log_scale(inputs.T[None, :, :, None]).reshape(-1).exp() * logits
+
+
+def descend(network: nn.Module, loss: Callable[[int], Tensor], *, steps: int, rate: float) -> None:
+    """Minimise ``loss(step)`` over the weights of `network`, which is frozen again afterwards.
+
+    Gradients are clipped to norm 1; the rate warms up over 20 steps and falls to a fiftieth.
+    """
+    network.requires_grad_(True)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    with torch.enable_grad():
+        for step in range(steps):
+            optimizer.zero_grad()
+            loss(step).backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    network.requires_grad_(False)
+
+
+def _rate(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / 20) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)

@@ -16,6 +16,6 @@ def main(argv: list[str], prog: str | None = None) -> None:
     args = parser.parse_intermixed_args(argv)
 
     from ruac.base.config import load_config
-    from ruac.calibration.reliability import ReliabilityConfig, run_reliability
+    from ruac.fitting.reliability import ReliabilityConfig, run_reliability
 
     print(f"reliability: {run_reliability(load_config(ReliabilityConfig, args.config, args.overrides))}")

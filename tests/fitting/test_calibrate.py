@@ -64,7 +64,7 @@ def test_the_result_is_an_export(config, coco_folder, kind):
             model.calibrator = None
         predictor = Predictor(model, device="cpu")
         predictor.set_image(image)
-        answers.append(predictor.predict(points=[[20, 15]], labels=[1], decomposed=True))
+        answers.append(predictor.predict([[20, 15]], [1], decomposed=True))
     np.testing.assert_array_equal(answers[0].masks, answers[1].masks)
     np.testing.assert_array_equal(answers[0].logits, answers[1].logits)
     assert not np.allclose(answers[0].probability, answers[1].probability, atol=1e-3)
@@ -136,7 +136,7 @@ def test_a_head_and_an_ensemble_can_be_calibrated(config, backbone, tmp_path, wh
         for folder in (plain, out):
             predictor = Predictor(folder, device="cpu")
             predictor.set_image(image)
-            both.append(predictor.predict(points=[[20, 15]], labels=[1], decomposed=True))
+            both.append(predictor.predict([[20, 15]], [1], decomposed=True))
         np.testing.assert_array_equal(both[0].masks, both[1].masks)
         assert not np.allclose(both[0].probability, both[1].probability, atol=1e-3)
         assert both[1].epistemic.max() > 1e-3

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from ruac.base.errors import RuacError
-from ruac.calibration.reliability import looks_of, mask_answers
 from ruac.data.sample import MaskDataset
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.open import open_domains
+from ruac.fitting.reliability import looks_of, mask_answers
 from ruac.inference.export import fingerprint, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import DEFAULT

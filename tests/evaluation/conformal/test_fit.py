@@ -78,7 +78,7 @@ def test_losses_do_not_depend_on_how_many_objects_are_asked_at_a_time(nano, coco
 def test_the_predictor_gives_inner_and_outer_masks(shelf, coco_folder, fitted):
     predictor = Predictor(shelf / "head", device="cpu", conformal=fitted)
     predictor.set_image(coco_folder / "images" / "0.png")
-    asked = {"points": np.array([[20.0, 18.0]]), "labels": np.array([1])}
+    asked = {"point_coords": np.array([[20.0, 18.0]]), "point_labels": np.array([1])}
     answer = predictor.predict(**asked, alpha=ALPHA)
     found = load_bounds(fitted).at(ALPHA)
     assert (answer.outer == (answer.probability >= np.float32(found.outer))).all()
@@ -96,7 +96,7 @@ def test_the_predictor_gives_inner_and_outer_masks(shelf, coco_folder, fitted):
 def test_bounds_belong_to_the_looks_they_were_fitted_with(shelf, coco_folder, fitted, tmp_path):
     path = run_conformal(config(shelf, coco_folder, looks=["flip"], out=str(tmp_path)))
     predictors = {p: Predictor(shelf / "head", device="cpu", conformal=p) for p in (path, fitted)}
-    asked = {"points": np.array([[20.0, 18.0]]), "labels": np.array([1]), "alpha": ALPHA}
+    asked = {"point_coords": np.array([[20.0, 18.0]]), "point_labels": np.array([1]), "alpha": ALPHA}
     for place, predictor in predictors.items():
         predictor.set_image(coco_folder / "images" / "0.png")
         for looks in (None, ["flip"]):

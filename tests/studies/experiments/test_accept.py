@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ruac.base.errors import RuacError
-from ruac.calibration.reliability import ReliabilityConfig, run_reliability
+from ruac.fitting.reliability import ReliabilityConfig, run_reliability
 from ruac.studies.experiments.accept import SCORES, AcceptConfig, area_under_risk, coverage_at, run_accept
 
 

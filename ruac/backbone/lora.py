@@ -34,7 +34,7 @@ def add_lora(backbone: Backbone, config: LoraConfig) -> nn.Module:
         import peft
     except ImportError as error:
         raise RuacError("lora.rank: LoRA needs the package peft; pip install 'ruac[controls]'") from error
-    trunk = backbone.sam.image_encoder.trunk
+    trunk = _trunk(backbone)
     targets = [name for name, _ in trunk.named_modules() if name.endswith((".attn.qkv", ".attn.proj"))]
     targets = targets or [name for name, module in trunk.named_modules() if _is_pointwise(module)]
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets)
@@ -47,11 +47,16 @@ def add_lora(backbone: Backbone, config: LoraConfig) -> nn.Module:
 
 def merge_lora(backbone: Backbone) -> None:
     """Add the updates to the weights, in place, which then have their old names and shapes; without LoRA nothing."""
-    trunk = backbone.sam.image_encoder.trunk
+    trunk = _trunk(backbone)
     for name, layer in [(name, module) for name, module in trunk.named_modules() if hasattr(module, "lora_A")]:
         layer.merge()
         parent, _, child = name.rpartition(".")
         setattr(trunk.get_submodule(parent), child, layer.get_base_layer())
+
+
+def _trunk(backbone: Backbone) -> nn.Module:
+    encoder = backbone.sam.image_encoder
+    return getattr(encoder, "trunk", encoder)  # SAM 1's encoder has no neck around it
 
 
 def _is_pointwise(module: nn.Module) -> bool:

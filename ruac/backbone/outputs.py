@@ -16,25 +16,29 @@ class Features:
     embedding: ``[B, D, S/16, S/16]``, what the mask decoder attends to.
     high_res: ``[B, D/8, S/4, S/4]`` and ``[B, D/4, S/8, S/8]``, added while upscaling.
     image: the picture at the logits' resolution ``[B, 3, S/4, S/4]``, for what reads both; None where nobody kept it.
+    frame: rows and columns of model pixels that the picture fills, None for the whole square. Features of a model that
+    pads pictures have no high_res, its own stride, and an image of the picture alone.
     """
 
     embedding: Tensor
     high_res: list[Tensor]
     image: Tensor | None = None
+    frame: tuple[int, int] | None = None
 
     def gather(self, image_index: Tensor) -> Features:
         """Repeat the features of image ``image_index[n]`` for object n: ``B -> N``."""
         image = None if self.image is None else self.image[image_index]
-        return Features(self.embedding[image_index], [level[image_index] for level in self.high_res], image)
+        return Features(self.embedding[image_index], [level[image_index] for level in self.high_res], image, self.frame)
 
     def expand(self, count: int) -> Features:
         """The features of one image for each of `count` objects: views, where `gather` would copy."""
         embedding, *high_res = (level.expand(count, -1, -1, -1) for level in (self.embedding, *self.high_res))
-        return Features(embedding, high_res, None if self.image is None else self.image.expand(count, -1, -1, -1))
+        image = None if self.image is None else self.image.expand(count, -1, -1, -1)
+        return Features(embedding, high_res, image, self.frame)
 
     def detach(self) -> Features:
         image = None if self.image is None else self.image.detach()
-        return Features(self.embedding.detach(), [level.detach() for level in self.high_res], image)
+        return Features(self.embedding.detach(), [level.detach() for level in self.high_res], image, self.frame)
 
 
 @dataclass

@@ -53,9 +53,12 @@ class AugmentConfig:
                 raise RuacError(f"augment.{name}: {getattr(self, name)}, expected at least 0")
 
 
-def prepare(image: np.ndarray, side: int) -> Tensor:
-    """A picture ``uint8 [H, W, 3]`` as every model here sees it: ``float32 [1, 3, side, side]``, normalised."""
-    return normalise(square(to_tensor(image), side))[None]
+def prepare(image: np.ndarray, size: int | tuple[int, int]) -> Tensor:
+    """A picture ``uint8 [H, W, 3]`` as every model here sees it: ``float32 [1, 3, h, w]``, normalised.
+
+    size: (h, w), a model's `frame` for this picture, or the side of a square.
+    """
+    return normalise(resized(to_tensor(image), (size, size) if isinstance(size, int) else size))[None]
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -69,8 +72,13 @@ def normalise(image: Tensor) -> Tensor:
 
 
 def square(image: Tensor, side: int) -> Tensor:
-    """``[3, H, W]`` resized to ``[3, side, side]``, bilinear with antialias, as SAM 2 does it."""
-    return F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False, antialias=True)[0]
+    """``[3, H, W]`` resized to ``[3, side, side]``."""
+    return resized(image, (side, side))
+
+
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[3, H, W]`` resized to ``[3, h, w]``, bilinear with antialias, as SAM 2 does it."""
+    return F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def augment(

@@ -85,15 +85,16 @@ def prompt_objects(
     truth: np.ndarray,
     config: ProtocolConfig,
     *,
-    side: int,
+    frame: tuple[int, int],
     keys: list[str],
     replay: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Round]:
     """Prompt all objects of one image, yielding after every decoder pass.
 
     decode: (features ``[N, ...]``, prompts) to an object with ``logits [N, 4, h, w]`` and ``iou
-    [N, 4]``. features: of the one image. truth: ``bool [N, H, W]``, none empty. side: the model's
-    input side. keys: stable object ids, for the random first click. replay: points ``[N, clicks,
+    [N, 4]``. features: of the one image. truth: ``bool [N, H, W]``, none empty. frame: rows
+    and columns of model pixels that the picture fills. keys: stable object ids, for the random first
+    click. replay: points ``[N, clicks,
     2]`` (with `box` one more, for its second corner) and labels of a stored run, for ``next_click:
     replay``.
 
@@ -103,7 +104,7 @@ def prompt_objects(
     _check_replay(replay, count, config)
     device = features.embedding.device
     repeated = features.expand(count)
-    scale = np.array([side / width, side / height])
+    scale = np.array([frame[1] / width, frame[0] / height])
     points, labels = _first(truth, config, keys)
     previous = None
     for round_index in range(config.clicks):

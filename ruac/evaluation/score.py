@@ -73,7 +73,7 @@ class Encodings:
         """flip: a key of `FLIPS`, or none."""
         key = id(body), flip
         if key not in self._known:
-            pixels = prepare(self._image, body.image_size)
+            pixels = prepare(self._image, body.frame(self._image.shape[:2]))
             pixels = pixels.flip(FLIPS[flip]) if flip else pixels
             self._known[key] = body.encode(pixels.to(next(body.parameters()).device))
         return self._known[key]
@@ -106,7 +106,13 @@ def answer_image(
         if source not in final:
             decode = model.decode if source[1] else UncertainSam(body, None).decode
             rounds = prompt_objects(
-                decode, encodings(body), sample.masks, protocol, side=body.image_size, keys=keys, replay=replay
+                decode,
+                encodings(body),
+                sample.masks,
+                protocol,
+                frame=body.frame(sample.masks.shape[1:]),
+                keys=keys,
+                replay=replay,
             )
             per_round = []
             for final[source] in rounds:  # pixels are scored after the last one only
@@ -151,9 +157,14 @@ def blocks(count: int, *backbones: Backbone, pixels: int = 1) -> Iterator[slice]
     size = max(1, min(BLOCK, PIXELS // pixels))
     for backbone in backbones:
         if next(backbone.parameters()).device.type == "cpu":
-            size = min(size, max(1, (MAPPED - 1) // (4 * backbone.channels * (backbone.image_size // 4) ** 2)))
+            size = min(size, max(1, (MAPPED - 1) // _bytes(backbone)))
     for start in range(0, count, size):
         yield slice(start, start + size)
+
+
+def _bytes(backbone: Backbone) -> int:
+    """Of the decoder's pixel tokens for one object, float32."""
+    return 4 * backbone.channels * (backbone.image_size // backbone.mask_stride) ** 2
 
 
 def objects_of(sample: Sample, which: slice) -> Sample:

@@ -82,7 +82,8 @@ def draw_prompted(
     for block in blocks(len(sample.masks), body):
         part = objects_of(sample, block)
         keys = [f"{part.record.id}/{k}" for k in part.record.object_ids]
-        rounds = prompt_objects(plain.decode, encodings(body), part.masks, protocol, side=body.image_size, keys=keys)
+        frame = body.frame(part.masks.shape[1:])
+        rounds = prompt_objects(plain.decode, encodings(body), part.masks, protocol, frame=frame, keys=keys)
         parts.append(_rounds(model, rounds, encodings, keys))
     stored = {
         name: torch.cat([part[name] for part in parts], dim=1 if name in ("logits", "clicks") else 0)

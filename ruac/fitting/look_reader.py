@@ -143,13 +143,13 @@ def draw_look_pixels(model: UncertainSam, dataset: MaskDataset, config: LookRead
 
 def _draw(model: UncertainSam, image: np.ndarray, masks: np.ndarray, config: LookReaderFitConfig, drawn: list) -> None:
     """Ask for the objects of one picture twice and add pixels of their windows."""
-    side, device = model.image_size, next(model.parameters()).device
-    truth = F.interpolate(torch.from_numpy(masks)[None].float(), (side, side), mode="area")[0] > 0.5
+    frame, device = model.backbone.frame(image.shape[:2]), next(model.parameters()).device
+    truth = F.interpolate(torch.from_numpy(masks)[None].float(), frame, mode="area")[0] > 0.5
     kept = truth.flatten(1).any(1)
     truth, masks = truth[kept].to(device), masks[kept.numpy()]
     if not len(truth):
         return
-    features = model.encode(prepare(image, side).to(device)).expand(len(truth))
+    features = model.encode(prepare(image, frame).to(device)).expand(len(truth))
     prompts = first_prompts(truth, box_share=config.box_share)
     corrections = int(torch.randint(config.corrections + 1, ()))
     *_, (prediction, choice, asked) = answer_and_correct(
@@ -176,7 +176,9 @@ def _draw(model: UncertainSam, image: np.ndarray, masks: np.ndarray, config: Loo
 def _mean_logits(look: Look, question: Question) -> Tensor:
     """Logit of the mean of both calibrated probabilities on each window's grid, ``[M, h, w]``."""
     first = question.prediction.calibrated_logit(question.choice)[look.index]
-    first = torch.stack([view.resample(logit) for view, logit in zip(look.views, first, strict=True)])
+    first = torch.stack(
+        [view.resample(logit, look.prediction.logits.shape[-2:]) for view, logit in zip(look.views, first, strict=True)]
+    )
     second = look.prediction.calibrated_logit(look.choice)
     second = torch.stack([one.flip(-1) if view.flip else one for one, view in zip(second, look.views, strict=True)])
     both = torch.stack([first, second])

@@ -162,7 +162,8 @@ def mask_answers(
 def _rounds(
     model: UncertainSam, features: Features, part: Sample, protocol: ProtocolConfig, keys: list[str]
 ) -> Iterator[Round]:
-    return prompt_objects(model.decode, features, part.masks, protocol, side=model.image_size, keys=keys)
+    frame = model.backbone.frame(part.masks.shape[1:])
+    return prompt_objects(model.decode, features, part.masks, protocol, frame=frame, keys=keys)
 
 
 def _answered(

@@ -48,17 +48,25 @@ class Encoder:
         new = [key for key in dict.fromkeys(keys) if key not in found]
         for start in range(0, len(new), ENCODED):
             some = [images[keys.index(key)] for key in new[start : start + ENCODED]]
-            pixels = torch.cat([prepare(image, self._model.image_size) for image in some])
-            features = self._model.encode(pixels.to(self._device))
-            for row, (key, image) in enumerate(zip(new[start : start + ENCODED], some, strict=True)):
-                one = features.gather(torch.tensor([row], device=self._device)) if len(some) > 1 else features
-                found[key] = EncodedPicture(one, image.shape[:2], image)
+            found |= dict(zip(new[start : start + ENCODED], self._encode(some), strict=True))
         for key in keys:
             self._known[key] = found[key]
             self._known.move_to_end(key)
         while len(self._known) > self._remember:
             self._known.popitem(last=False)
         return [found[key] for key in keys]
+
+    def _encode(self, images: list[np.ndarray]) -> list[EncodedPicture]:
+        """Pictures that fill the same part of the model's square at once."""
+        frames = [self._model.backbone.frame(image.shape[:2]) for image in images]
+        encoded: dict[int, EncodedPicture] = {}
+        for frame in dict.fromkeys(frames):
+            rows = [row for row, one in enumerate(frames) if one == frame]
+            features = self._model.encode(torch.cat([prepare(images[row], frame) for row in rows]).to(self._device))
+            for place, row in enumerate(rows):
+                one = features.gather(torch.tensor([place], device=self._device)) if len(rows) > 1 else features
+                encoded[row] = EncodedPicture(one, images[row].shape[:2], images[row])
+        return [encoded[row] for row in range(len(images))]
 
 
 def save_embeddings(path: str | Path, pictures: list[EncodedPicture], identity: dict) -> Path:
@@ -72,8 +80,9 @@ def save_embeddings(path: str | Path, pictures: list[EncodedPicture], identity: 
     tensors = {}
     for number, picture in enumerate(pictures):
         maps = [picture.features.embedding, *picture.features.high_res]
-        tensors |= {f"{number}.{name}": _stored(map_) for name, map_ in zip(_NAMES, maps, strict=True)}
-    about = {"sizes": [list(picture.size) for picture in pictures], "backbone": identity}
+        tensors |= {f"{number}.{name}": _stored(map_) for name, map_ in zip(_NAMES, maps, strict=False)}
+    frames = [picture.features.frame for picture in pictures]
+    about = {"sizes": [list(picture.size) for picture in pictures], "frames": frames, "backbone": identity}
     metadata = {"format": FORMAT, "ruac": VERSION, "embeddings": json.dumps(about)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
@@ -92,7 +101,9 @@ def load_embeddings(path: str | Path, identity: dict, device: torch.device) -> l
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         about = json.loads(metadata["embeddings"])
         sizes, made_by = about["sizes"], about["backbone"]
-        maps = [[tensors[f"{number}.{name}"] for name in _NAMES] for number in range(len(sizes))]
+        frames = [frame and tuple(frame) for frame in about.get("frames", [None] * len(sizes))]
+        names = [name for name in _NAMES if f"0.{name}" in tensors]  # a SAM 1 has no fine features
+        maps = [[tensors[f"{number}.{name}"] for name in names] for number in range(len(sizes))]
     except FileNotFoundError:
         raise RuacError(f"{path}: embeddings not found") from None
     except Exception as error:  # safetensors has no common base class for what it raises
@@ -100,8 +111,8 @@ def load_embeddings(path: str | Path, identity: dict, device: torch.device) -> l
     if made_by != identity:
         raise RuacError(f"{path}: embeddings of another backbone {made_by}, expected {identity}")
     return [
-        EncodedPicture(Features(embedding, high_res), (int(height), int(width)))
-        for (embedding, *high_res), (height, width) in zip(maps, sizes, strict=True)
+        EncodedPicture(Features(embedding, high_res, frame=frame), (int(height), int(width)))
+        for (embedding, *high_res), (height, width), frame in zip(maps, sizes, frames, strict=True)
     ]
 
 

@@ -124,7 +124,7 @@ class FlippedFeatures(Features):
 
     @classmethod
     def of(cls, plain: Features, flipped: dict[str, Features]) -> FlippedFeatures:
-        return cls(plain.embedding, plain.high_res, plain.image, flipped=flipped)
+        return cls(plain.embedding, plain.high_res, plain.image, plain.frame, flipped=flipped)
 
     def gather(self, image_index: Tensor) -> FlippedFeatures:
         flipped = {flip: features.gather(image_index) for flip, features in self.flipped.items()}
@@ -166,36 +166,42 @@ class EnsembleSam(UncertainSam):
         """
         config, others = self.head.config, []
         for flip in config.flips:
-            turned = self.backbone.decode(features.flipped[flip], flip_prompts(prompts, flip, self.image_size))
+            turned = self.backbone.decode(features.flipped[flip], flip_prompts(prompts, flip, self._frame(features)))
             others.append(turned.logits.float().flip(FLIPS[flip]))
         if config.jitters:
-            moves = config.sigma * _size(decoded)[:, None, None] * _noise(prompts, keys, config)  # [M, N, P, 2]
+            sizes = self.backbone.mask_stride * _size(decoded)  # model pixels
+            moves = config.sigma * sizes[:, None, None] * _noise(prompts, keys, config)  # [M, N, P, 2]
+            edges = torch.tensor(self._frame(features)[::-1], device=moves.device)  # (x, y)
             for move in moves:
-                points = (prompts.points + move).clamp(0, self.image_size)
+                points = torch.minimum((prompts.points + move).clamp(min=0), edges)
                 others.append(self.backbone.decode(features, replace(prompts, points=points)).logits.float())
         posterior = self.head(decoded, others)
         return self.calibrated(Prediction(posterior.mean, decoded.iou, decoded, posterior), features, prompts)
 
+    def _frame(self, features: Features) -> tuple[int, int]:
+        return features.frame or (self.image_size, self.image_size)
 
-def flip_prompts(prompts: Prompts, flip: str, side: int) -> Prompts:
-    """The same prompts on the flipped image of `side` pixels; box corners change sides, so that the first stays first.
 
-    A point stands for the middle of its pixel, as in SAM 2's prompt encoder: x becomes ``side - 1 - x``.
+def flip_prompts(prompts: Prompts, flip: str, frame: tuple[int, int]) -> Prompts:
+    """The same prompts on the flipped image of `frame` (h, w) model pixels; box corners change sides, so that the
+    first stays first.
+
+    A point stands for the middle of its pixel, as in SAM 2's prompt encoder: x becomes ``w - 1 - x``.
     """
     points = prompts.points.clone()
     first, second = prompts.labels == BOX_FIRST, prompts.labels == BOX_SECOND
     for axis in FLIPS[flip]:
         coordinate = points[..., -1 - axis]  # axis -1 of an image is x, which comes first in a point
-        coordinate.copy_(side - 1 - coordinate)
+        coordinate.copy_(frame[axis] - 1 - coordinate)
         coordinate[first], coordinate[second] = coordinate[second], coordinate[first]
     mask_logits = None if prompts.mask_logits is None else prompts.mask_logits.flip(FLIPS[flip])
     return Prompts(points, prompts.labels, mask_logits)
 
 
 def _size(decoded: Decoded) -> Tensor:
-    """Square root of the area of the candidate of highest predicted IoU, model pixels ``[N]``; at least a cell's."""
+    """Square root of the area of the candidate of highest predicted IoU, in cells ``[N]``; at least one."""
     best = of_token(decoded.logits, best_candidate(decoded.iou))[:, 0]  # [N, h, w]
-    return 4 * (best > 0).sum(dim=(1, 2)).clamp(min=1).sqrt()
+    return (best > 0).sum(dim=(1, 2)).clamp(min=1).sqrt()
 
 
 def _noise(prompts: Prompts, keys: list[str], config: EnsembleConfig) -> Tensor:

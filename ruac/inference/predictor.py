@@ -110,7 +110,8 @@ class Predictor:
         point_coords: ``[P, 2]`` (x, y) in picture pixels, with point_labels ``[P]``, 1 object and 0 background (and -1
         for padding). box: ``[4]`` x0, y0, x1, y1. mask_input: ``[h, w]`` or ``[1, h, w]`` logits of an earlier
         answer. For N objects at once each has one more dimension in front; points may be a list of N arrays of
-        different lengths. multimask_output: three candidates instead of one mask. return_logits: masks are logits at
+        different lengths. multimask_output: three candidates instead of one mask,
+        where the backbone has them. return_logits: masks are logits at
         the picture's size. normalize_coords: coordinates are pixels; False: they are shares of the picture's sides.
 
         decomposed: also aleatoric and epistemic maps. correct:
@@ -219,7 +220,8 @@ class Predictor:
 
     @torch.no_grad()
     def _answer(self, picture: EncodedPicture, asked: tuple, how: _How) -> PredictedMasks:
-        groups = UserPrompts(*asked, size=picture.size, side=self.model.image_size).groups(self.device)
+        body = self.model.backbone
+        groups = UserPrompts(*asked, picture.size, body.frame(picture.size), body.mask_stride).groups(self.device)
         places, parts = [], []
         for group, prompts in groups:
             for start in range(0, len(group), DECODED):
@@ -237,7 +239,7 @@ class Predictor:
         index = torch.zeros(count, dtype=torch.int64, device=self.device)
         features = picture.features if count == 1 else picture.features.gather(index)
         prediction = self.model.decode(features, prompts)
-        if how.multimask:
+        if how.multimask and not self.model.backbone.boxes_only:
             tokens = 1 + prediction.iou[:, 1:].argsort(dim=1, descending=True, stable=True)  # [N, 3]
         else:
             tokens = self.model.backbone.single_mask(prediction.decoded)[:, None]

@@ -118,7 +118,10 @@ class Look:
     def reader_inputs(self, question: Question) -> Tensor:
         """`look_inputs` of both answers on each window's grid, ``[M, C, h, w]``."""
         first, logits = question.prediction.decoded, self.prediction.decoded.logits
-        seen = [view.resample(first.logits[n].float()) for n, view in zip(self.index, self.views, strict=True)]
+        seen = [
+            view.resample(first.logits[n].float(), logits.shape[-2:])
+            for n, view in zip(self.index, self.views, strict=True)
+        ]
         turned = [one.flip(-1) if view.flip else one for one, view in zip(logits, self.views, strict=True)]
         share = torch.tensor([view.share for view in self.views], device=logits.device)
         return look_inputs(
@@ -132,27 +135,33 @@ class Look:
 def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look: str) -> Look | None:
     """Ask one look of the objects that it is for; None if it is for none. Equal windows are encoded once."""
     margin, flip = config.parse(look)
-    views = [_view(question, n, margin, flip, config) for n in range(len(question.choice))]
+    frame = model.backbone.frame(question.image.shape[:2])
+    views = [_view(question, n, margin, flip, config, frame) for n in range(len(question.choice))]
     index = [n for n, view in enumerate(views) if view is not None]
     if not index:
         return None
     views = [views[n] for n in index]
     distinct = {view: number for number, view in enumerate(dict.fromkeys(views))}
     device = question.choice.device
+    # A window is stretched to the model's square, also by a model that pads pictures, so that all share one grid.
+    body = model.backbone
+    seen = frame if margin is None else (body.image_size, body.image_size)
+    cells = seen[0] // body.mask_stride, seen[1] // body.mask_stride
     blocks, edges = [], []
     windows = list(distinct)
     for start in range(0, len(windows), ENCODED):
-        pixels = [prepare(view.cut(question.image), model.image_size) for view in windows[start : start + ENCODED]]
+        pixels = [prepare(view.cut(question.image), seen) for view in windows[start : start + ENCODED]]
         pixels = torch.cat(pixels).to(device)
         blocks.append(model.encode(pixels))
-        edges.append(_edges(pixels, question.prediction.logits.shape[-1]))
+        edges.append(_edges(pixels, cells))
     of_view = torch.tensor([distinct[view] for view in views], device=device)
     features = type(blocks[0])(
         torch.cat([block.embedding for block in blocks]),
         [torch.cat(level) for level in zip(*(block.high_res for block in blocks), strict=True)],
+        frame=blocks[0].frame,
     ).gather(of_view)
     asked = [_prompts(question, n, config) for n in index]
-    asked = [view.ask(prompts, model.image_size) for view, prompts in zip(views, asked, strict=True)]
+    asked = [view.ask(prompts, frame, seen, cells) for view, prompts in zip(views, asked, strict=True)]
     masks = [prompts.mask_logits for prompts in asked]
     prompts = Prompts(
         torch.cat([each.points for each in asked]),
@@ -167,26 +176,21 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
     return Look(index, views, prediction, choice, strength)
 
 
-def _edges(pixels: Tensor, cells: int) -> Tensor:
-    """Strength of the edges of normalised images ``[B, 3, S, S]``, in [0, 1]: ``[B, 1, cells, cells]``."""
+def _edges(pixels: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Strength of the edges of normalised images ``[B, 3, h, w]``, in [0, 1]: ``[B, 1, *cells]``."""
     return F.adaptive_avg_pool2d(sobel(pixels.mean(1, keepdim=True)), cells).tanh()
 
 
-def _view(question: Question, n: int, margin: float | None, flip: bool, config: LooksConfig) -> View | None:
+def _view(
+    question: Question, n: int, margin: float | None, flip: bool, config: LooksConfig, frame: tuple[int, int]
+) -> View | None:
     size = question.image.shape[:2]
     if margin is None:
         return View.whole(size, flip=flip)
     prompts = question.prompts
     known = prompts.labels[n] != PADDING
-    points = prompts.points[n][known].double().cpu().numpy() * _pixels(question)
+    points = prompts.points[n][known].double().cpu().numpy() * (size[1] / frame[1], size[0] / frame[0])
     return around(points, question.masks[n], margin=margin, pad=config.pad, largest=config.largest, flip=flip)
-
-
-def _pixels(question: Question) -> np.ndarray:
-    """Picture pixels per model pixel, (x, y)."""
-    side = 4 * question.prediction.logits.shape[-1]
-    height, width = question.image.shape[:2]
-    return np.array([width / side, height / side])
 
 
 def _prompts(question: Question, n: int, config: LooksConfig) -> Prompts:

@@ -20,7 +20,8 @@ class UserPrompts:
     point_coords: ``[P, 2]`` (x, y), with point_labels ``[P]``: 1 object, 0 background, -1 padding. box: ``[4]`` x0, y0,
     x1, y1. mask_input: ``[h, w]`` or ``[1, h, w]`` logits of an earlier answer. Each may have one more dimension in
     front, or be a list, for N objects; objects may have different numbers of points. normalize_coords: coordinates are
-    picture pixels; False: shares of the picture's sides.
+    picture pixels; False: shares of the picture's sides. size: (H, W) of it. frame, stride: what of the model's
+    pixels it fills, and how many of these a cell of the logits spans, see `Backbone`.
     """
 
     point_coords: Any
@@ -29,7 +30,8 @@ class UserPrompts:
     mask_input: Any
     normalize_coords: bool
     size: tuple[int, int]
-    side: int
+    frame: tuple[int, int]
+    stride: int
 
     def groups(self, device: torch.device) -> list[tuple[list[int], Prompts]]:
         """Objects that have the same number of points together, with their places among all N.
@@ -85,7 +87,7 @@ class UserPrompts:
 
     def _prompts(self, rows: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]], device: torch.device) -> Prompts:
         height, width = self.size
-        scale = np.array([self.side / width, self.side / height])
+        scale = np.array([self.frame[1] / width, self.frame[0] / height])
 
         def tensor(arrays: list[np.ndarray], dtype: torch.dtype) -> Tensor:
             return torch.tensor(np.stack(arrays), dtype=dtype, device=device)
@@ -96,15 +98,15 @@ class UserPrompts:
         return Prompts(points, labels, mask)
 
     def _masks(self) -> list[np.ndarray]:
-        cells = self.side // 4
+        cells = tuple(length // self.stride for length in self.frame)
         if self.mask_input is None:
             return []
         array = _numbers(self.mask_input, "mask_input")
         if array.ndim == 4 and array.shape[1] == 1:
             array = array[:, 0]
-        if array.ndim not in (2, 3) or array.shape[-2:] != (cells, cells):
-            raise RuacError(f"mask_input: {array.shape}, expected [{cells}, {cells}] logits, one for each object")
-        return list(array.reshape(-1, cells, cells))
+        if array.ndim not in (2, 3) or array.shape[-2:] != cells:
+            raise RuacError(f"mask_input: {array.shape}, expected {list(cells)} logits, one for each object")
+        return list(array.reshape(-1, *cells))
 
     @staticmethod
     def _objects(values: Any, name: str, dimensions: int) -> list[np.ndarray]:

@@ -91,8 +91,9 @@ class VideoPredictor:
             raise RuacError("add_prompt: no video; call set_video first")
         if not 0 <= frame < len(self._frames):
             raise RuacError(f"frame {frame}: expected one of 0 to {len(self._frames) - 1}")
+        body, size = self.predictor.model.backbone, self._size
         asked = UserPrompts(
-            point_coords, point_labels, box, None, True, self._size, self.predictor.model.image_size
+            point_coords, point_labels, box, None, True, size, body.frame(size), body.mask_stride
         ).groups(self.predictor.device)
         if len(asked) != 1 or len(asked[0][0]) != 1:
             raise RuacError("add_prompt: expected one object; call it once for each")
@@ -163,11 +164,11 @@ class VideoPredictor:
     def _follow(self, mask: np.ndarray) -> Prompts:
         """The prompt for the next frame from the mask in this one: its box, somewhat grown, and its middle."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        (height, width), side = mask.shape, self.predictor.model.image_size
+        (height, width), frame = mask.shape, self.predictor.model.backbone.frame(mask.shape)
         corners = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]], dtype=float)
         margin = GROWN / 2 * (corners[1] - corners[0])
         corners = np.clip(corners + np.stack([-margin, margin]), 0, (width, height))
-        points = np.concatenate([corners, [central_pixel(mask)]]) * (side / width, side / height)
+        points = np.concatenate([corners, [central_pixel(mask)]]) * (frame[1] / width, frame[0] / height)
         device = self.predictor.device
         return Prompts(
             torch.tensor(points, dtype=torch.float32, device=device)[None], torch.tensor([[2, 3, 1]], device=device)

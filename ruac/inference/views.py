@@ -18,8 +18,8 @@ from ruac.inference.looks import flip_prompts
 class View:
     """Pixels ``[top, bottom) x [left, right)`` of a picture of `size` (H, W), seen as the model's whole square.
 
-    flip: seen in a mirror. Coordinates of prompts are SAM 2's: the picture's square of ``side`` pixels holds all of
-    the picture, and the window's square all of the window.
+    flip: seen in a mirror. Coordinates of prompts are SAM 2's: the picture's square holds all of the picture
+    (of a model that pads, its `frame`), and the window's square all of the window.
     """
 
     size: tuple[int, int]
@@ -49,25 +49,31 @@ class View:
         pixels = image[self.window]
         return pixels[:, ::-1] if self.flip else pixels
 
-    def ask(self, prompts: Prompts, side: int) -> Prompts:
-        """The same prompts on the window; all of their points must lie in it. Seen whole, nothing changes a bit."""
-        height, width = self.size
-        stretch = torch.tensor([width / (self.right - self.left), height / (self.bottom - self.top)])
-        start = torch.tensor([self.left * side / width, self.top * side / height])
-        stretch, start = stretch.to(prompts.points), start.to(prompts.points)
-        moved = ((prompts.points - start) * stretch).clamp(0, side)
-        points = torch.where((prompts.labels == PADDING)[..., None], prompts.points, moved)
-        mask = None if prompts.mask_logits is None else self.resample(prompts.mask_logits)
-        asked = Prompts(points, prompts.labels, mask)
-        return flip_prompts(asked, "horizontal", side) if self.flip else asked
+    def ask(self, prompts: Prompts, frame: tuple[int, int], seen: tuple[int, int], cells: tuple[int, int]) -> Prompts:
+        """The same prompts on the window; all of their points must lie in it. Seen whole, nothing changes a bit.
 
-    def resample(self, maps: Tensor) -> Tensor:
-        """``[..., h, w]`` over the whole picture to the window, of the same size, bilinear; no flip.
+        frame, seen: rows and columns of model pixels that the picture and the window fill. cells: of the mask prompt.
+        """
+        height, width = self.size
+        rows, columns = (self.bottom - self.top) * frame[0], (self.right - self.left) * frame[1]
+        stretch = torch.tensor([width * seen[1] / columns, height * seen[0] / rows])
+        start = torch.tensor([self.left * frame[1] / width, self.top * frame[0] / height])
+        stretch, start = stretch.to(prompts.points), start.to(prompts.points)
+        edges = torch.tensor(seen[::-1]).to(prompts.points)
+        moved = torch.minimum(((prompts.points - start) * stretch).clamp(min=0), edges)
+        points = torch.where((prompts.labels == PADDING)[..., None], prompts.points, moved)
+        mask = None if prompts.mask_logits is None else self.resample(prompts.mask_logits, cells)
+        asked = Prompts(points, prompts.labels, mask)
+        return flip_prompts(asked, "horizontal", seen) if self.flip else asked
+
+    def resample(self, maps: Tensor, cells: tuple[int, int] | None = None) -> Tensor:
+        """``[..., h, w]`` over the whole picture to the window (``[..., *cells]``), bilinear; no flip.
 
         Two small matrices do it, which for the whole picture are the identity, so that nothing is rounded.
         """
-        rows = _interpolation(maps.shape[-2], self.top / self.size[0], self.bottom / self.size[0])
-        columns = _interpolation(maps.shape[-1], self.left / self.size[1], self.right / self.size[1])
+        down, across = cells or maps.shape[-2:]
+        rows = _interpolation(maps.shape[-2], down, self.top / self.size[0], self.bottom / self.size[0])
+        columns = _interpolation(maps.shape[-1], across, self.left / self.size[1], self.right / self.size[1])
         return rows.to(maps) @ maps @ columns.to(maps).T
 
     def place(self, maps: Tensor) -> Tensor:
@@ -111,14 +117,14 @@ def around(
     return view if view.share <= largest**2 else None
 
 
-def _interpolation(cells: int, start: float, stop: float) -> Tensor:
-    """``[cells, cells]``: row i mixes the two cells next to place i of `cells` places between shares start and stop."""
-    places = (start + (np.arange(cells) + 0.5) / cells * (stop - start)) * cells - 0.5
-    places = np.clip(np.round(places, 9), 0, cells - 1)  # whole numbers where they are meant
-    low = np.minimum(np.floor(places).astype(int), max(cells - 2, 0))
-    matrix = np.zeros((cells, cells))
-    matrix[np.arange(cells), low] = 1 - (places - low)
-    matrix[np.arange(cells), np.minimum(low + 1, cells - 1)] += places - low
+def _interpolation(cells: int, places: int, start: float, stop: float) -> Tensor:
+    """``[places, cells]``: row i mixes the two cells next to place i of `places` between shares start and stop."""
+    at = (start + (np.arange(places) + 0.5) / places * (stop - start)) * cells - 0.5
+    at = np.clip(np.round(at, 9), 0, cells - 1)  # whole numbers where they are meant
+    low = np.minimum(np.floor(at).astype(int), max(cells - 2, 0))
+    matrix = np.zeros((places, cells))
+    matrix[np.arange(places), low] = 1 - (at - low)
+    matrix[np.arange(places), np.minimum(low + 1, cells - 1)] += at - low
     return torch.from_numpy(matrix)
 
 

@@ -136,7 +136,7 @@ class AdversarialTask(nn.Module):
         features: gathered per object. masks: ``bool [N, S, S]``; prompts are drawn from them.
         """
         config, steps = self.config, self.config.corrections + 1
-        targets = soft_targets(masks, masks.shape[-1] // 4)
+        targets = soft_targets(masks, masks.shape[-1] // self.backbone.mask_stride)
         prompts = first_prompts(masks, box_share=config.box_share)
         sums: dict[str, Tensor] = {}
         rounds = answer_and_correct(
@@ -172,7 +172,7 @@ class AdversarialTask(nn.Module):
         def loss(images: Tensor) -> Tensor:
             decoded = self.backbone.decode(self.backbone.encode(images).gather(index), prompts)
             prediction = predict(decoded, self.head)
-            targets = soft_targets(truth, truth.shape[-1] // 4)
+            targets = soft_targets(truth, truth.shape[-1] // self.backbone.mask_stride)
             terms = segmentation_loss(
                 prediction.logits, prediction.iou, decoded.object_score, targets, self.config.loss.segmentation
             )
@@ -226,6 +226,8 @@ class AdversarialTask(nn.Module):
 def train_head(config: TrainConfig, *, resume: bool) -> Path:
     """Train as `config` says; returns the last checkpoint. Raises `RuacError` for unusable input."""
     backbone = load_backbone(config.backbone)
+    if backbone.boxes_only and config.box_share < 1:
+        raise RuacError(f"box_share: {config.box_share}, expected 1: {backbone.name} answers boxes, not clicks alone")
     dataset = open_dataset(config.source, split=config.train_split, orientation=config.data.orientation)
     held_out = (
         open_dataset(config.source, split=config.validation_split, orientation=config.data.orientation)

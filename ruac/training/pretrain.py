@@ -131,7 +131,7 @@ class PretrainTask(nn.Module):
                 features,
                 sample.masks,
                 protocol,
-                side=side,
+                frame=(side, side),
                 keys=[f"{sample.record.id}/{k}" for k in sample.record.object_ids],
             )
             for click, answer in enumerate(rounds):

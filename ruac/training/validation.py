@@ -42,7 +42,7 @@ def validate(
     models = {alone: UncertainSam(model.backbone, None)} | ({} if model.head is None else {"head": model})
     count = min(config.images or len(dataset), len(dataset))
     picked = np.linspace(0, len(dataset) - 1, count).astype(int)
-    protocol, scores = ProtocolConfig(clicks=config.clicks), Scores()
+    protocol, scores = ProtocolConfig(clicks=config.clicks, box=model.backbone.boxes_only), Scores()
     training = model.head is not None and model.head.training
     if training:
         model.head.eval()

@@ -54,7 +54,7 @@ def perfect(truth):
 
 def rounds(model, features, truth, config=None, keys=KEYS, **options):
     config = config or ProtocolConfig(clicks=3)
-    return list(prompt_objects(model, features, truth, config, side=SIDE, keys=keys[: len(truth)], **options))
+    return list(prompt_objects(model, features, truth, config, frame=(SIDE, SIDE), keys=keys[: len(truth)], **options))
 
 
 def ious(masks, truth):
@@ -146,7 +146,12 @@ def test_random_first_clicks_cover_the_object(features):
     mask[3, 5:8], mask[9, 50] = True, True
     config = ProtocolConfig(first_click="random", clicks=1)
     (answer,) = prompt_objects(
-        Model(), features, np.repeat(mask[None], 400, axis=0), config, side=SIDE, keys=[str(n) for n in range(400)]
+        Model(),
+        features,
+        np.repeat(mask[None], 400, axis=0),
+        config,
+        frame=(SIDE, SIDE),
+        keys=[str(n) for n in range(400)],
     )
     _, counts = np.unique(answer.points[:, 0], axis=0, return_counts=True)
     assert len(counts) == 4

@@ -49,12 +49,10 @@ def test_what_both_doubt_does_not_make_two_objects():
 class Flood(UncertainSam):
     """Answers a click by the region of equal colour under it; two worse candidates beside it."""
 
-    image_size = 128
-
     def __init__(self, regions):
         nn.Module.__init__(self)
         self.regions = torch.from_numpy(regions)  # [32, 32], ids at stride 4
-        self.backbone = SimpleNamespace()
+        self.backbone = SimpleNamespace(frame=lambda size: (128, 128), mask_stride=4, boxes_only=False)
         self.filters, self.looks = (), None
 
     def encode(self, images):

@@ -25,11 +25,14 @@ class Stub(torch.nn.Module):
     The features of an image are the means of its first channel over cells of 4 x 4 pixels.
     """
 
-    image_size = SIDE
+    image_size, mask_stride, boxes_only = SIDE, 4, False
 
     def __init__(self, answer):
         super().__init__()
         self.answer, self.asked = answer, []
+
+    def frame(self, size):
+        return SIDE, SIDE
 
     def encode(self, images):
         return Features(torch.nn.functional.avg_pool2d(images[:, :1], 4), [])
@@ -151,13 +154,13 @@ def test_flipped_prompts():
     labels = [[BOX_FIRST, BOX_SECOND, 1], [1, 0, -1]]
     prompts = prompts_at(*points, labels=labels)
     prompts.mask_logits = torch.randn(2, 1, CELLS, CELLS)
-    across = flip_prompts(prompts, "horizontal", SIDE)
+    across = flip_prompts(prompts, "horizontal", (SIDE, SIDE))
     assert across.points.tolist() == [[[33, 20], [53, 50], [63, 63]], [[62, 2], [60, 4], [58, 6]]]
-    assert flip_prompts(prompts, "vertical", SIDE).points[0].tolist() == [[10, 13], [30, 43], [0, 0]]
-    assert flip_prompts(prompts, "both", SIDE).points[0].tolist() == [[33, 13], [53, 43], [63, 0]]
+    assert flip_prompts(prompts, "vertical", (SIDE, SIDE)).points[0].tolist() == [[10, 13], [30, 43], [0, 0]]
+    assert flip_prompts(prompts, "both", (SIDE, SIDE)).points[0].tolist() == [[33, 13], [53, 43], [63, 0]]
     assert torch.equal(across.mask_logits, prompts.mask_logits.flip(-1))
     for flip in FLIPS:
-        twice = flip_prompts(flip_prompts(prompts, flip, SIDE), flip, SIDE)
+        twice = flip_prompts(flip_prompts(prompts, flip, (SIDE, SIDE)), flip, (SIDE, SIDE))
         assert torch.equal(twice.points, prompts.points)
         assert torch.equal(twice.labels, prompts.labels)
     assert prompts.points.tolist() == points

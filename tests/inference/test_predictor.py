@@ -107,11 +107,14 @@ def test_without_a_head_there_is_probability_but_no_parts(make_nano, picture):
 class Pointer(UncertainSam):
     """A model whose mask is a disc around the last click, in model pixels."""
 
-    image_size = 128
-
     def __init__(self):
         nn.Module.__init__(self)
-        self.backbone = SimpleNamespace(single_mask=lambda decoded: torch.zeros(1, dtype=torch.int64))
+        self.backbone = SimpleNamespace(
+            single_mask=lambda decoded: torch.zeros(1, dtype=torch.int64),
+            frame=lambda size: (128, 128),
+            mask_stride=4,
+            boxes_only=False,
+        )
         self.filters, self.looks = (), None
 
     def encode(self, images):

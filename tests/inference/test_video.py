@@ -121,8 +121,11 @@ def test_a_recorded_pass_is_the_pass(tiny):
 class Bright(nn.Module):
     """A backbone without memory: its mask is what is bright and connected within the box, or in the whole picture."""
 
-    image_size = 128
+    image_size, mask_stride, boxes_only = 128, 4, False
     sam = None
+
+    def frame(self, size):
+        return 128, 128
 
     def encode(self, images):
         return images

@@ -13,7 +13,7 @@ def test_seen_whole_nothing_changes_a_bit():
     size, side = (37, 53), 64
     view = View.whole(size)
     prompts = Prompts(torch.rand(2, 3, 2) * side, torch.ones(2, 3, dtype=torch.int64), torch.randn(2, 1, 16, 16))
-    asked = view.ask(prompts, side)
+    asked = view.ask(prompts, (side, side), (side, side), (side // 4, side // 4))
     assert torch.equal(asked.points, prompts.points)
     assert torch.equal(asked.mask_logits, prompts.mask_logits)
     assert torch.equal(view.weight(0.1), torch.ones(size))
@@ -33,7 +33,7 @@ def test_a_click_lands_on_the_same_pixel_of_the_cut_picture(flip):
         image[y, x] = 255
         row, column = np.argwhere(view.cut(image)[..., 0] == 255)[0]
         click = torch.tensor([[[x * side / size[1], y * side / size[0]]]])
-        asked = view.ask(Prompts(click, torch.tensor([[OBJECT]])), side).points[0, 0]
+        asked = view.ask(Prompts(click, torch.tensor([[OBJECT]])), *[(side, side)] * 3).points[0, 0]
         # SAM 2 scales whole pixel indices: without a flip the click is the pixel's first model pixel.
         assert ((asked / 3).floor() == torch.tensor([column, row])).all(), (asked, row, column)
 
@@ -42,7 +42,7 @@ def test_padding_stays_and_maps_follow_the_window():
     size, side = (60, 80), 64
     view = View(size, 20, 15, 60, 45)
     prompts = Prompts(torch.tensor([[[32.0, 32.0], [0.0, 0.0]]]), torch.tensor([[OBJECT, PADDING]]))
-    asked = view.ask(prompts, side)
+    asked = view.ask(prompts, (side, side), (side, side), (side // 4, side // 4))
     assert asked.points[0].tolist() == [[32.0, 32.0], [0.0, 0.0]]  # the middle stays the middle
     ramp = torch.linspace(0, 1, 17)[None, :].expand(17, 17)[None, None]  # of x, linear: bilinear is exact
     window = view.resample(ramp)

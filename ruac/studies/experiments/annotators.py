@@ -170,7 +170,7 @@ def collect(photographs: list[Photograph], models: dict[str, UncertainSam], conf
 def _encode(image: np.ndarray, models: dict[str, UncertainSam]) -> dict[int, Features]:
     features = {}
     for body in {id(model.backbone): model.backbone for model in models.values()}.values():
-        pixels = prepare(image, body.image_size)
+        pixels = prepare(image, body.frame(image.shape[:2]))
         features[id(body)] = body.encode(pixels.to(next(body.parameters()).device))
     return features
 
@@ -179,7 +179,9 @@ def _last_round(
     model: UncertainSam, features: dict[int, Features], truth: np.ndarray, protocol: ProtocolConfig, keys: list[str]
 ) -> Round:
     own = features[id(model.backbone)]
-    *_, final = prompt_objects(model.decode, own, truth, protocol, side=model.image_size, keys=keys)
+    *_, final = prompt_objects(
+        model.decode, own, truth, protocol, frame=model.backbone.frame(truth.shape[1:]), keys=keys
+    )
     return final
 
 

@@ -126,7 +126,7 @@ def channel_means(backbone: Backbone, scene: Scene, protocol: ProtocolConfig, ke
         truth = scene.masks.cpu().numpy()[held.numpy()]
         decode = UncertainSam(backbone, None).decode
         own = [key for key, kept in zip(keys, held, strict=True) if kept]
-        *_, final = prompt_objects(decode, features, truth, protocol, side=backbone.image_size, keys=own)
+        *_, final = prompt_objects(decode, features, truth, protocol, frame=(backbone.image_size,) * 2, keys=own)
         tokens = final.prediction.decoded.pixel_tokens
         found["decoder"][held.numpy()] = _object_means(tokens, scene.masks[held.to(scene.masks.device)])
     return found

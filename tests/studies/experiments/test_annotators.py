@@ -56,6 +56,10 @@ class Oracle(torch.nn.Module):
 
     image_size = SIDE
     channels = token_dim = 1
+    mask_stride, boxes_only = 4, False
+
+    def frame(self, size):
+        return SIDE, SIDE
 
     def __init__(self, uncertain, sign=None):
         super().__init__()

@@ -25,6 +25,17 @@ class Features:
     image: Tensor | None = None
     frame: tuple[int, int] | None = None
 
+    @staticmethod
+    def joined(parts: list[Features]) -> Features:
+        """The images of all `parts`, which one backbone made of pictures of one frame, one after the other."""
+        images = [part.image for part in parts]
+        return Features(
+            torch.cat([part.embedding for part in parts]),
+            [torch.cat(level) for level in zip(*(part.high_res for part in parts), strict=True)],
+            None if images[0] is None else torch.cat(images),
+            parts[0].frame,
+        )
+
     def gather(self, image_index: Tensor) -> Features:
         """Repeat the features of image ``image_index[n]`` for object n: ``B -> N``."""
         image = None if self.image is None else self.image[image_index]

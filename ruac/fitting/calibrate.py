@@ -25,7 +25,7 @@ from ruac.data.open import open_dataset, place_and_split
 from ruac.data.training import TrainingSet
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.fitting.cache import CachedAnswers, cache_answers
-from ruac.fitting.draw import PixelConfig, Stored, StressConfig, draw_prompted, draw_stressed
+from ruac.fitting.draw import PixelConfig, Stored, StressedDrawConfig, draw_prompted, draw_stressed
 from ruac.fitting.quality import quality
 from ruac.fitting.splits import Part, Split, split_images
 from ruac.inference.export import export_model, exported_backbone, load_exported, model_identity
@@ -63,7 +63,7 @@ class CalibrateConfig(KindSettings):
     cpu: bool = False
     sampling: PixelConfig = field(default_factory=PixelConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    stress: StressConfig = field(default_factory=StressConfig)
+    stress: StressedDrawConfig = field(default_factory=StressedDrawConfig)
 
     def validate(self) -> None:
         check_kind(self.kind)

@@ -49,7 +49,7 @@ class PixelConfig:
 
 
 @dataclass
-class StressConfig:
+class StressedDrawConfig:
     """Answers as training asks for them, of every quality: crops that show objects in many sizes, random prompts and
     at most `corrections` random clicks after them, any number alike; each picture once as it is and, with
     ``attack.kind`` other than none, once attacked (attacks without parameters only)."""
@@ -108,7 +108,7 @@ def draw_stressed(
     model: UncertainSam,
     item: dict[str, Tensor],
     attacker: torch.nn.Module | None,
-    stress: StressConfig,
+    stress: StressedDrawConfig,
     config: PixelConfig,
     seed: tuple[int, int],
 ) -> list[Stored]:
@@ -134,7 +134,7 @@ def draw_stressed(
     return found
 
 
-def _corrected(model: UncertainSam, features: Features, truth: Tensor, stress: StressConfig) -> Stored:
+def _corrected(model: UncertainSam, features: Features, truth: Tensor, stress: StressedDrawConfig) -> Stored:
     gathered = features.gather(torch.zeros(len(truth), dtype=torch.int64, device=truth.device))
     prompts: Prompts = first_prompts(truth, box_share=stress.box_share)
     corrections = int(torch.randint(stress.corrections + 1, ()))

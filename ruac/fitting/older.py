@@ -10,7 +10,7 @@ from ruac.data.augment import AugmentConfig
 from ruac.data.training import TrainingDataConfig
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.fitting.calibrate import CalibrateConfig
-from ruac.fitting.draw import PixelConfig, StressConfig
+from ruac.fitting.draw import PixelConfig, StressedDrawConfig
 from ruac.training.attack import AttackConfig
 
 
@@ -45,7 +45,7 @@ class TemperatureFitConfig:
 @dataclass
 class LocalTemperatureFitConfig:
     """``kind=answer`` under ``draw=stressed``. pixels: of each object's band; map_pixels: of its whole map. split: of
-    source. All else as in `CalibrateConfig`, `StressConfig` and `AnswerConfig`."""
+    source. All else as in `CalibrateConfig`, `StressedDrawConfig` and `AnswerConfig`."""
 
     source: str = "???"
     out: str = "runs/local_temperature"
@@ -74,7 +74,7 @@ class LocalTemperatureFitConfig:
     def calibration(self) -> CalibrateConfig:
         each = self.pixels + self.map_pixels
         sampling = PixelConfig(each * self.data.objects, band_share=self.pixels / each, objects=self.data.objects)
-        stress = StressConfig(self.corrections, self.box_share, self.attack, self.data)
+        stress = StressedDrawConfig(self.corrections, self.box_share, self.attack, self.data)
         kept = 2 * self.images * sampling.pixels
         answer = AnswerConfig(self.hidden, kept, self.steps, self.batch, self.rate)
         for part in (sampling, stress, answer):

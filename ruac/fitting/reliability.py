@@ -32,7 +32,7 @@ from ruac.inference.reliability import (
     Reliability,
     feature_logit,
     mask_features,
-    model_identity,
+    reliability_identity,
     save_reliability,
 )
 from ruac.inference.second_look import LooksConfig, Question
@@ -92,7 +92,7 @@ def run_reliability(config: ReliabilityConfig) -> Path:
         "environment": environment(),
     }
     out = Path(config.out) / NAME
-    return save_reliability(out, Reliability(readers, model_identity(model)), record)
+    return save_reliability(out, Reliability(readers, reliability_identity(model)), record)
 
 
 def fit_reader(features: dict[str, np.ndarray], iou: np.ndarray, *, penalty: float = 0.0) -> Reader:

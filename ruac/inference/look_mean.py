@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,17 +61,22 @@ def combine(
     probability = maps.probability.clone()
     aleatoric = maps.parts.get("aleatoric", maps.total).clone()
     disagreement = torch.zeros_like(total)
-    iou = prediction.iou.float().gather(1, choice[:, None])[:, 0].clone()
+    iou = of_token(prediction.iou.float(), choice)[:, 0]
     masks, count = question.masks, np.zeros(len(choice), dtype=int)
     if looks and not config.keep_masks:
         masks = masks.copy()
-    scales = [None if reader is None else look.log_scales(reader, question) for look in looks]
+    whole, first = View.whole(size), _Answers.of(prediction, choice, parts=parts)
+    further = [
+        _Answers.of(look.prediction, look.choice, None if reader is None else look.log_scales(reader, question), parts)
+        for look in looks
+    ]
     for n in sorted({n for look in looks for n in look.index}):
-        members = [_first(prediction, choice, n, size)]
-        for look, scale in zip(looks, scales, strict=True):
+        members = [first.member(n, whole, config.edge)]
+        for look, answers in zip(looks, further, strict=True):
             if n in look.index:
-                members.append(_member(look, look.index.index(n), config, scale))
-        mean = _Mean(size, members, parts)
+                row = look.index.index(n)
+                members.append(answers.member(row, look.views[row], config.edge))
+        mean = _Mean(size, members)
         probability[n, 0], total[n, 0], aleatoric[n, 0] = mean.probability, mean.total, mean.aleatoric
         disagreement[n, 0] = mean.disagreement
         iou[n] = torch.stack([member.iou for member in members]).mean()
@@ -85,22 +89,58 @@ def combine(
 
 @dataclass(frozen=True, eq=False)
 class _Member:
-    """One answer to one object. logit: calibrated, of the window's pixels. plain: SAM 2's own. known: its aleatoric
-    part by the head, where asked for and known. weight: of the window's pixels. log_scale: of a reader, or None."""
+    """One answer to one object. logit: calibrated, of the window's pixels. plain: SAM 2's own. aleatoric: the head's
+    part, where asked for and known. weight: of the window's pixels. log_scale: of a reader, or None."""
 
     window: tuple[slice, slice]
     logit: Tensor
     plain: Tensor
-    known: Callable[[], Tensor] | None
+    aleatoric: Tensor | None
+    log_scale: Tensor | None
     weight: Tensor
     iou: Tensor
-    log_scale: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """The same of one look at N objects, on the look's own grid: ``[N, 1, h, w]`` each, iou ``[N]``."""
+
+    logit: Tensor
+    plain: Tensor
+    aleatoric: Tensor | None
+    log_scale: Tensor | None
+    iou: Tensor
+
+    @classmethod
+    def of(
+        cls, prediction: Prediction, choice: Tensor, log_scale: Tensor | None = None, parts: bool = False
+    ) -> _Answers:
+        aleatoric = None
+        if parts and prediction.posterior is not None:
+            aleatoric = decompose(*prediction.posterior.select(choice).calibrated())[0]
+        iou = of_token(prediction.iou.float(), choice)[:, 0]
+        logit, plain = prediction.calibrated_logit(choice), of_token(prediction.decoded.logits, choice)
+        return cls(logit, plain, aleatoric, log_scale, iou)
+
+    def member(self, n: int, view: View, edge: float) -> _Member:
+        """Object n, seen through `view`, at the picture's resolution. A reader's scales are turned back already."""
+
+        def placed(maps: Tensor | None) -> Tensor | None:
+            return None if maps is None else view.place(maps[n : n + 1])[0, 0]
+
+        scale = self.log_scale
+        weight = view.weight(edge).to(self.logit.device)
+        if scale is not None:
+            scale = upsample(scale[n : n + 1], weight.shape)[0, 0]
+        return _Member(
+            view.window, placed(self.logit), placed(self.plain), placed(self.aleatoric), scale, weight, self.iou[n]
+        )
 
 
 class _Mean:
     """Weighted mean of an object's members at the picture's size; every map ``[H, W]``, entropies in [0, 1]."""
 
-    def __init__(self, size: tuple[int, int], members: list[_Member], parts: bool):
+    def __init__(self, size: tuple[int, int], members: list[_Member]):
         blank = members[0].logit.new_zeros(size)
         weights, positive, negative, entropy, known, sign = (blank.clone() for _ in range(6))
         for member in members:
@@ -111,7 +151,7 @@ class _Mean:
             negative[member.window] += share * (-member.logit).sigmoid()  # 1 - p has no digits left where p is near 1
             each = logit_entropy(member.logit) / LN2
             entropy[member.window] += share * each
-            known[member.window] += share * (member.known() if parts and member.known else each)
+            known[member.window] += share * (each if member.aleatoric is None else member.aleatoric)
             sign[member.window] += share * torch.tanh(member.plain / 2)  # 2 p - 1, whose sign is exact
         self.probability = positive
         self.total = (binary_entropy(torch.minimum(positive, negative)) / LN2).clamp(max=1)
@@ -133,39 +173,3 @@ class _Mean:
         total = logit_uncertainty(logit)
         self.aleatoric = self.aleatoric * (total / self.total.clamp_min(tiny))
         self.probability, self.total = logit.sigmoid(), total
-
-
-def _first(prediction: Prediction, choice: Tensor, n: int, size: tuple[int, int]) -> _Member:
-    one = _of(prediction, choice, n)
-    whole = View.whole(size)
-    return _Member(
-        whole.window, *one(whole), torch.ones(size, device=choice.device), prediction.iou[n, choice[n]].float()
-    )
-
-
-def _member(look: Look, row: int, config: LooksConfig, scales: Tensor | None) -> _Member:
-    view, one = look.views[row], _of(look.prediction, look.choice, row)
-    weight = view.weight(config.edge).to(look.choice.device)
-    scale = None if scales is None else upsample(scales[row : row + 1], weight.shape)[0, 0]
-    return _Member(view.window, *one(view), weight, look.prediction.iou[row, look.choice[row]].float(), scale)
-
-
-def _of(prediction: Prediction, choice: Tensor, n: int) -> Callable[[View], tuple]:
-    """Calibrated and plain logit of object n at a view's size, and a function that gives its aleatoric part."""
-    row = slice(n, n + 1)
-    calibrated = prediction.calibrated_logit(choice)[row]
-    plain = of_token(prediction.decoded.logits[row], choice[row])
-    known = None
-    if prediction.posterior is not None:
-        posterior = prediction.posterior.select(choice)
-
-        def split(view: View) -> Tensor:
-            mean, variance = posterior.calibrated()
-            return view.place(decompose(mean[row], variance[row])[0])[0, 0]
-
-        known = split
-    return lambda view: (
-        view.place(calibrated)[0, 0],
-        view.place(plain)[0, 0],
-        None if known is None else lambda: known(view),
-    )

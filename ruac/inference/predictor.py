@@ -24,7 +24,7 @@ from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.picture import picture_of
 from ruac.inference.predicted import PredictedBatch, PredictedMasks
-from ruac.inference.reliability import NAME, load_reliability, mask_features, model_identity
+from ruac.inference.reliability import NAME, load_reliability, mask_features, reliability_identity
 from ruac.inference.second_look import LooksConfig, Question, looks_config
 from ruac.inference.temperature_file import backbone_identity
 from ruac.inference.unccorr import UncCorr
@@ -68,7 +68,9 @@ class Predictor:
             loaded = load_exported(model, backbone=backbone)
         self.device = torch.device(device or _best_device())
         self.model = loaded.to(self.device).eval()
-        self._reliability = None if reliability is None else load_reliability(reliability, model_identity(self.model))
+        self._reliability = (
+            None if reliability is None else load_reliability(reliability, reliability_identity(self.model))
+        )
         self._bounds_at = conformal or (None if isinstance(model, nn.Module) else model)
         self._bounds: dict[str, MaskBounds] = {}  # by the looks they are for
         self._pictures: list[EncodedPicture] = []

@@ -61,7 +61,7 @@ class Reliability:
         return self.readers.get(",".join(looks))
 
 
-def model_identity(model: UncertainSam) -> dict:
+def reliability_identity(model: UncertainSam) -> dict:
     """What a reliability belongs to: the weights' hash, head and all, and the side of the input."""
     return {"sha256": fingerprint(model), "image_size": model.image_size}
 

@@ -32,8 +32,8 @@ def save_answer(
         check_same_picture(folder, name, picture)
         of = {"file": Path(picture).name, "sha256": sha256(picture)}
     mask, uncertainty = folder / f"{name}.mask.png", folder / f"{name}.uncertainty.png"
-    _save_png(mask, answer.masks[0].astype(np.uint8) * 255)
-    _save_png(uncertainty, np.rint(np.clip(answer.uncertainty[0], 0.0, 1.0) * LEVELS).astype(np.uint16))
+    save_png(mask, answer.masks[0].astype(np.uint8) * 255)
+    save_png(uncertainty, np.rint(np.clip(answer.uncertainty[0], 0.0, 1.0) * LEVELS).astype(np.uint16))
     content = {
         "picture": of,
         "size": list(answer.masks.shape[1:]),
@@ -45,7 +45,7 @@ def save_answer(
     for bound in ("inner", "outer"):
         if (masks := getattr(answer, bound)) is not None:
             files.append(folder / f"{name}.{bound}.png")
-            _save_png(files[-1], masks[0].astype(np.uint8) * 255)
+            save_png(files[-1], masks[0].astype(np.uint8) * 255)
             content[bound] = files[-1].name
     write_text(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
     return [*files, folder / f"{name}.json"]
@@ -76,6 +76,7 @@ def _entry(mask: np.ndarray, score: float, uncertainty: np.ndarray) -> dict:
     }
 
 
-def _save_png(path: Path, pixels: np.ndarray) -> None:
+def save_png(path: Path, pixels: np.ndarray) -> None:
+    """Write ``uint8`` or ``uint16`` pixels, whole or not at all."""
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")

@@ -12,15 +12,14 @@ import torch.nn.functional as F
 from kornia.filters import sobel
 from torch import Tensor
 
-from ruac.backbone.outputs import as_prompt, best_candidate, of_token
+from ruac.backbone.outputs import Features, as_prompt, best_candidate, of_token
 from ruac.backbone.prompts import PADDING, Prompts
 from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
-from ruac.inference.model import Prediction, UncertainSam, predict
+from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.views import View, around
 from ruac.uncertainty.look_reader import LookReader, SeenAnswer, look_inputs
 
-LN2 = math.log(2)
 ENCODED = 8  # most windows encoded at a time
 
 
@@ -155,11 +154,7 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
         blocks.append(model.encode(pixels))
         edges.append(_edges(pixels, cells))
     of_view = torch.tensor([distinct[view] for view in views], device=device)
-    features = type(blocks[0])(
-        torch.cat([block.embedding for block in blocks]),
-        [torch.cat(level) for level in zip(*(block.high_res for block in blocks), strict=True)],
-        frame=blocks[0].frame,
-    ).gather(of_view)
+    features = Features.joined(blocks).gather(of_view)
     asked = [_prompts(question, n, config) for n in index]
     asked = [view.ask(prompts, frame, seen, cells) for view, prompts in zip(views, asked, strict=True)]
     masks = [prompts.mask_logits for prompts in asked]
@@ -168,7 +163,7 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
         torch.cat([each.labels for each in asked]),
         None if masks[0] is None else torch.cat(masks),
     )
-    prediction = predict(model.backbone.decode(features, prompts), model.head)
+    prediction = model.decode(features, prompts)
     single = question.choice[index] == 0  # the single mask was asked for: no choice among candidates
     choice = torch.where(single, torch.zeros_like(single, dtype=torch.int64), best_candidate(prediction.iou))
     strength = torch.cat(edges)[of_view]

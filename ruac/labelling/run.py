@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from PIL import Image
 from rich.progress import track
 
 from ruac.base.errors import RuacError
-from ruac.base.files import atomic_path, write_text
+from ruac.base.files import write_text
 from ruac.base.provenance import environment
 from ruac.conformal.pixel_scores import PixelThresholds, fit_pixel_thresholds, pixel_scores
 from ruac.conformal.pixel_sets import FILTERS, kept_labels, prediction_sets
@@ -24,6 +23,7 @@ from ruac.evaluation.conformal.fit import draw_places, open_model
 from ruac.evaluation.report.overlay import paint_mask
 from ruac.inference.bounds import bounds_identity
 from ruac.inference.predictor import Predictor
+from ruac.inference.save import save_png
 from ruac.labelling.class_maps import class_probability
 from ruac.labelling.prompts import KINDS, annotated_prompts, read_prompts
 from ruac.labelling.statistics import LabelStatistics
@@ -100,9 +100,9 @@ def run_pseudo_label(config: PseudoLabelConfig) -> Path:
         plain = kept_labels(maps, None, filter="none", background=config.background)
         statistics.add(plain, kept, prediction_sets(maps, thresholds), sample.labels)
         stem = Path(dataset.files[place]).stem
-        _save_png(out / "labels" / f"{stem}.png", kept)
+        save_png(out / "labels" / f"{stem}.png", kept)
         if number < config.overlays:
-            _save_png(out / "overlays" / f"{stem}.png", overlay(sample.image, plain, kept))
+            save_png(out / "overlays" / f"{stem}.png", overlay(sample.image, plain, kept))
     table = statistics.table()
     write_text(out / "classes.txt", "".join(f"{name}\n" for name in dataset.names))
     write_text(out / "statistics.csv", table.to_csv(index=False))
@@ -174,8 +174,3 @@ def _color(k: int) -> tuple[float, float, float]:
     """A colour per class, neighbours far apart on the circle of hues."""
     hue = (k * 0.618034) % 1
     return tuple(float(np.clip(abs((hue * 6 + shift) % 6 - 3) - 1, 0, 1)) for shift in (0, 4, 2))
-
-
-def _save_png(path: Path, pixels: np.ndarray) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")

@@ -12,7 +12,7 @@ from ruac.evaluation import score
 from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import answer_image
-from ruac.fitting.draw import PixelConfig, StressConfig, as_answers, draw_pixels, draw_prompted
+from ruac.fitting.draw import PixelConfig, StressedDrawConfig, as_answers, draw_pixels, draw_prompted
 from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.uncertainty import build_head, head_config
@@ -132,8 +132,11 @@ def test_impossible_settings():
     for made, message in (
         (PixelConfig(pixels=0), "pixels 0"),
         (PixelConfig(band_share=2.0), "band_share: 2.0"),
-        (StressConfig(corrections=-1), "corrections of at least 0"),
-        (StressConfig(attack=AttackConfig(kind="learned")), r"stress\.attack\.kind: learned, expected an attack that"),
+        (StressedDrawConfig(corrections=-1), "corrections of at least 0"),
+        (
+            StressedDrawConfig(attack=AttackConfig(kind="learned")),
+            r"stress\.attack\.kind: learned, expected an attack that",
+        ),
     ):
         with pytest.raises(RuacError, match=message):
             made.validate()

@@ -10,6 +10,7 @@ from ruac.backbone import Decoded, Features
 from ruac.backbone.outputs import upsample
 from ruac.backbone.prompts import OBJECT, Prompts
 from ruac.base.errors import RuacError
+from ruac.calibration import KindSettings, build_calibrator
 from ruac.inference.look_mean import combine, look_again
 from ruac.inference.model import UncertainSam, predict
 from ruac.inference.second_look import LooksConfig, Question, ask_look
@@ -204,3 +205,22 @@ def test_equal_windows_are_encoded_once(analytic):
 def test_unusable_configs_are_refused(values, message):
     with pytest.raises(RuacError, match=message):
         LooksConfig(**values).validate()
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_every_look_goes_through_the_calibrator(make_nano, local):
+    """Seen whole, both looks have the calibrated answer, and so has their mean: to the last bit."""
+    calibrator = build_calibrator("local" if local else "temperature", KindSettings())
+    with torch.no_grad():
+        for tensor in calibrator.state_dict().values():
+            tensor.fill_(0.1)
+    body = make_nano(SIDE)
+    model = UncertainSam(body, None, calibrator=calibrator.eval())
+    with torch.no_grad():
+        asked = question(model, picture(), [(30.0, 20.0)])
+        plain = question(UncertainSam(body, None), picture(), [(30.0, 20.0)])
+        looked = look_again(model, LooksConfig(margin=50.0, largest=1.0, feedback=False), asked)
+    once, uncalibrated = (each.prediction.maps(each.choice[:, None], (48, 72)).probability for each in (asked, plain))
+    assert torch.equal(looked.maps.probability, once)
+    assert not torch.allclose(once, uncalibrated, atol=1e-3)
+    assert np.array_equal(looked.masks, plain.masks)

@@ -21,7 +21,7 @@ from ruac.fitting.reliability import looks_of, mask_answers
 from ruac.inference.export import fingerprint, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import DEFAULT
-from ruac.inference.reliability import Reader, load_reliability, model_identity
+from ruac.inference.reliability import Reader, load_reliability, reliability_identity
 from ruac.studies.experiments.outputs import write_outputs
 
 SCORES = ("predicted_iou", "expected_iou", "joint_iou", "reliability", "oracle")
@@ -90,7 +90,7 @@ def judge(model: UncertainSam, dataset: MaskDataset, reader: Reader, config: Acc
 def run_accept(config: AcceptConfig) -> Path:
     """Run the experiment and print its table; returns the folder. Raises `RuacError` for unusable data or models."""
     model = load_exported(config.export, backbone=config.backbone).to(PartialState(cpu=config.cpu).device)
-    reader = load_reliability(config.reliability, model_identity(model)).readers.get(config.looks)
+    reader = load_reliability(config.reliability, reliability_identity(model)).readers.get(config.looks)
     if reader is None:
         raise RuacError(f"{config.reliability}: nothing was fitted for looks {config.looks!r}")
     domains = open_domains(config.domains)

@@ -1,4 +1,4 @@
-"""What code cites as "method, sec. N" or "evaluation, sec. N" is a heading of that document."""
+"""What code cites as "method, sec. N" or "evaluation, sec. N" is a heading of that document; links lead to files."""
 
 import re
 from pathlib import Path
@@ -23,3 +23,14 @@ def test_cited_sections_exist():
     }
     assert len(cited) > 5
     assert not [entry for entry in cited if entry[2] not in headings[entry[1]]]
+
+
+def test_links_lead_to_files():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "checkpoints").glob("*.md")]
+    linked = {
+        (page.relative_to(ROOT), target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", page.read_text("utf-8"))
+    }
+    assert len(linked) > 30
+    assert not [entry for entry in linked if not (ROOT / entry[0]).parent.joinpath(entry[1]).exists()]

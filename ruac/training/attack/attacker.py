@@ -205,12 +205,17 @@ class Attacker(nn.Module):
 def build_attacker(
     config: AttackConfig, *, feature_dim: int = 256, memory_blocks: MemoryBlocks | None = None
 ) -> Attacker:
-    """The attacker that `config` describes. memory_blocks: needed where a deformation is learned, copied."""
+    """The attacker that `config` describes. memory_blocks: copied where a deformation is learned.
+
+    Raises `RuacError` where they are needed and there are none.
+    """
     config.validate()
     kind = config.kind
     if kind == "learned":
         if config.use_deformation and memory_blocks is None:
-            raise ValueError("a learned deformation needs memory_blocks")
+            raise RuacError(
+                "attack.use_deformation: true, expected false: this backbone has no memory encoder to learn it with"
+            )
         return Attacker(
             style=StyleAttacker(config.style, feature_dim=feature_dim) if config.use_style else None,
             deformation=DeformationAttacker(config.deformation, memory_blocks, feature_dim=feature_dim)

@@ -267,7 +267,7 @@ def test_minimising_steps_of_the_patch_raise_the_loss(fitted):
 
 
 def test_a_learned_deformation_needs_its_blocks():
-    with pytest.raises(ValueError, match="memory_blocks"):
+    with pytest.raises(RuacError, match="use_deformation: true, expected false"):
         build_attacker(AttackConfig(), feature_dim=DIM)
     build_attacker(AttackConfig(use_deformation=False), feature_dim=DIM)
 

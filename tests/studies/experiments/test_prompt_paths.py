@@ -102,9 +102,12 @@ class Speckled(torch.nn.Module):
 
     def __init__(self, mask):
         super().__init__()
-        self.image_size, self.channels = mask.shape[0], 1
+        self.image_size, self.channels, self.mask_stride = mask.shape[0], 1, 1
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.logit = torch.tensor(np.where(mask, 5.0, -5.0), dtype=torch.float32)
+
+    def frame(self, size):
+        return self.image_size, self.image_size
 
     def encode(self, images):
         return Features(torch.zeros(1, 1, 4, 4), [])

@@ -21,8 +21,8 @@ from ruac.evaluation.metrics.band_counts import Band, band_counts
 from ruac.evaluation.metrics.bounds import bound_scores
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.results.schema import REGIONS
+from ruac.inference.flips import FLIPS
 from ruac.inference.look_mean import look_again
-from ruac.inference.looks import FLIPS
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.second_look import Question
 

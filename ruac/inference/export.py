@@ -20,7 +20,7 @@ from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, write_text
 from ruac.base.version import VERSION
 from ruac.calibration import load_calibrator
-from ruac.inference.looks import EnsembleConfig, EnsembleSam
+from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import HeadConfig, build_head
@@ -106,7 +106,7 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
                 f"(mask decoder {content['decoder_sha256'][:12]}... expected)"
             )
     if isinstance(head_config, EnsembleConfig):
-        return _with_calibrator(EnsembleSam(body, head_config), content, folder)
+        return _with_calibrator(UncertainSam(body, Ensemble(head_config)), content, folder)
     with torch.random.fork_rng(devices=[]):
         head = build_head(head_config, token_dim=body.token_dim, channels=body.channels)
     if head is not None:

@@ -16,6 +16,7 @@ from ruac.backbone.prompts import Prompts
 from ruac.calibration import CalibratedPosterior, Calibrator, Evidence
 from ruac.conformal.bounds import Thresholds
 from ruac.inference.answer import Maps, answer_maps
+from ruac.inference.ensemble import Ensemble
 from ruac.uncertainty import Head, MaskPosterior, probit_logit
 from ruac.uncertainty.temperature import spreadless
 
@@ -68,13 +69,13 @@ class UncertainSam(nn.Module):
 
     Without head, calibrator, filters and looks it is vanilla SAM 2, the control of every table. looks: what follows the
     first answer, see `look_mean.look_again`, or None. reader: scales what the looks say. calibrator: of the answer to
-    every look.
+    every look. An `Ensemble` in the place of a head asks the backbone several times.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        head: Head | None,
+        head: Head | Ensemble | None,
         filters: Sequence[AnswerFilter] = (),
         looks: LooksConfig | None = None,
         reader: LookReader | None = None,
@@ -91,17 +92,23 @@ class UncertainSam(nn.Module):
         self.thresholds: Thresholds | None = None  # of inner and outer masks, which change no answer
 
     @property
+    def ensemble(self) -> Ensemble | None:
+        return self.head if isinstance(self.head, Ensemble) else None
+
+    @property
     def image_size(self) -> int:
         return self.backbone.image_size
 
     def encode(self, images: Tensor) -> Features:
         """``[B, 3, S, S]`` normalised images to features. Raises `RuacError` for weights of half precision."""
         expect_full_precision(self.backbone, "backbone")
-        return self.backbone.encode(images)
+        return self.ensemble.encode(self.backbone, images) if self.ensemble else self.backbone.encode(images)
 
     def decode(self, features: Features, prompts: Prompts) -> Prediction:
         """Answer N prompts on features gathered per object."""
         decoded = self.backbone.decode(features, prompts)
+        if self.ensemble:
+            return self._asked_again(decoded, features, prompts)
         return self.calibrated(predict(decoded, self.head), features, prompts)
 
     def calibrated(self, prediction: Prediction, features: Features, prompts: Prompts) -> Prediction:
@@ -118,10 +125,18 @@ class UncertainSam(nn.Module):
         """The answer to N objects of one picture, from the decoder pass after the last click.
 
         A model that looks more than once does so here and not at every click. encode: features of the picture, ``""``
-        as it is or under a key of `looks.FLIPS`. prompts: the last ones. keys: a stable id per object.
+        as it is or under a key of `flips.FLIPS`. prompts: the last ones. keys: a stable id per object.
         """
+        if self.ensemble:
+            return self._asked_again(decoded, self.ensemble.gather(encode, len(keys)), prompts, keys)
         prediction = predict(decoded, self.head)
         return prediction if self.calibrator is None else self.calibrated(prediction, encode(""), prompts)
+
+    def _asked_again(
+        self, decoded: Decoded, features: Features, prompts: Prompts, keys: Sequence[str] | None = None
+    ) -> Prediction:
+        posterior = self.ensemble.ask_again(self.backbone, decoded, features, prompts, keys)
+        return self.calibrated(Prediction(posterior.mean, decoded.iou, decoded, posterior), features, prompts)
 
     def looking(self, looks: LooksConfig | None) -> UncertainSam:
         """The same backbone, head, reader and calibrator with these looks, and without filters."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ruac.backbone.outputs import upsample
 from ruac.backbone.prompts import PADDING, Prompts
-from ruac.inference.looks import flip_prompts
+from ruac.inference.flips import flip_prompts
 
 
 @dataclass(frozen=True)

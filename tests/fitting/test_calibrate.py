@@ -26,8 +26,8 @@ from ruac.fitting import calibrate
 from ruac.fitting.cache import CachedAnswers
 from ruac.fitting.calibrate import CalibrateConfig, run_calibrate
 from ruac.fitting.older import LocalTemperatureFitConfig, TemperatureFitConfig
+from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.export import export_model, load_exported
-from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.training.attack import AttackConfig
 from ruac.uncertainty import BayesianConfig, build_head
@@ -124,7 +124,7 @@ def test_a_head_and_an_ensemble_can_be_calibrated(config, backbone, tmp_path, wh
     body = load_backbone(backbone)
     torch.manual_seed(3)
     head = build_head(BayesianConfig(), token_dim=body.token_dim, channels=body.channels)
-    for model in (UncertainSam(body, head), EnsembleSam(body, EnsembleConfig(flips=["horizontal"]))):
+    for model in (UncertainSam(body, head), UncertainSam(body, Ensemble(EnsembleConfig(flips=["horizontal"])))):
         posterior = model.head.config.posterior
         plain = export_model(model, backbone_config(backbone), tmp_path / posterior, with_backbone=whole)
         out = run_calibrate(config(export=str(plain), kind="local", out=str(tmp_path / f"{posterior}_local"), **QUICK))

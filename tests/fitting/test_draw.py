@@ -13,7 +13,7 @@ from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import answer_image
 from ruac.fitting.draw import PixelConfig, StressedDrawConfig, as_answers, draw_pixels, draw_prompted
-from ruac.inference.looks import EnsembleConfig, EnsembleSam
+from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.model import UncertainSam
 from ruac.uncertainty import build_head, head_config
 
@@ -31,7 +31,7 @@ def models(nano):
         config = head_config(posterior)
         yield UncertainSam(nano, build_head(config, token_dim=nano.token_dim, channels=nano.channels)).eval()
     yield UncertainSam(nano, None)
-    yield EnsembleSam(nano, EnsembleConfig(flips=["horizontal"], jitters=1))
+    yield UncertainSam(nano, Ensemble(EnsembleConfig(flips=["horizontal"], jitters=1)))
 
 
 def test_logits_are_those_of_the_sweeps_probability(nano, sample):

@@ -16,8 +16,8 @@ from ruac import __version__
 from ruac.backbone import BackboneConfig
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
+from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.export import export_model, fingerprint, load_exported
-from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.inference.second_look import LooksConfig
@@ -254,7 +254,7 @@ def test_references_come_back(nano, shelf, tmp_path, whole):
     """A temperature and an ensemble are exports like any head: the same answers, and the same config."""
     spec = BackboneConfig(kind="nano", checkpoint=str(shelf / "nano.safetensors"), image_size=64)
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
-    ensemble = EnsembleSam(nano, EnsembleConfig(flips=["horizontal"], jitters=2))
+    ensemble = UncertainSam(nano, Ensemble(EnsembleConfig(flips=["horizontal"], jitters=2)))
     for model in (UncertainSam(nano, TemperatureHead(TemperatureConfig(temperature=2.5))), ensemble):
         folder = tmp_path / model.head.config.posterior
         export_model(model, spec, folder, with_backbone=whole)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ruac.backbone import load_backbone
 from ruac.calibration.calibrator import SOURCE
 from ruac.inference.bounds import read_bounds
+from ruac.inference.ensemble import Ensemble
 from ruac.inference.export import load_exported
-from ruac.inference.looks import EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.temperature_file import read_temperature
 from ruac.inference.unccorr import UncCorr
@@ -32,7 +32,7 @@ def _load(entry: ModelConfig) -> UncertainSam:
     else:
         backbone = load_backbone(entry.backbone)
         if entry.ensemble is not None:
-            return EnsembleSam(backbone, entry.ensemble)
+            return UncertainSam(backbone, Ensemble(entry.ensemble))
         head = None
         if entry.temperature is not None:
             head = TemperatureHead(TemperatureConfig(temperature=read_temperature(entry.temperature, backbone)))

@@ -28,8 +28,8 @@ from ruac.evaluation.sweep.open import check_name, corrupted, open_domains
 from ruac.evaluation.sweep.panels import write_panels
 from ruac.evaluation.sweep.replay import Clicks, read_clicks, replay_hash
 from ruac.evaluation.sweep.results import finish_results, merge_results
+from ruac.inference.ensemble import EnsembleConfig
 from ruac.inference.export import fingerprint
-from ruac.inference.looks import EnsembleConfig
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
 

@@ -20,8 +20,8 @@ from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
 from ruac.evaluation.sweep.methods import is_vanilla, load_model, mark
 from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, sweep_key
+from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.export import export_model, fingerprint
-from ruac.inference.looks import EnsembleConfig, EnsembleSam
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
 from ruac.inference.unccorr import UncCorr, corrected
@@ -40,8 +40,8 @@ def models(nano):
     return {
         "vanilla": UncertainSam(nano, None),
         "temperature": UncertainSam(nano, None, calibrator=Temperature(temperature=2.5)),
-        "jitter": EnsembleSam(nano, EnsembleConfig(jitters=3, sigma=0.2)),
-        "flip": EnsembleSam(nano, EnsembleConfig(flips=["horizontal", "vertical"])),
+        "jitter": UncertainSam(nano, Ensemble(EnsembleConfig(jitters=3, sigma=0.2))),
+        "flip": UncertainSam(nano, Ensemble(EnsembleConfig(flips=["horizontal", "vertical"]))),
     }
 
 
@@ -64,7 +64,7 @@ def test_masks_and_clicks_are_vanillas_to_the_last_bit(models, sample, protocol)
 
 
 def test_without_jitter_the_entropy_is_vanillas(models, nano, sample):
-    still = EnsembleSam(nano, EnsembleConfig(jitters=2, sigma=0))
+    still = UncertainSam(nano, Ensemble(EnsembleConfig(jitters=2, sigma=0)))
     answers = answer_image({"vanilla": models["vanilla"], "still": still}, sample, PROTOCOL)
     ours, vanilla = answers["still"].uncertainty, answers["vanilla"].uncertainty["entropy"]
     torch.testing.assert_close(ours["total"], vanilla, rtol=0, atol=2e-6)
@@ -75,7 +75,7 @@ def test_flips_are_of_the_last_round_with_the_mask_before(models, nano, sample):
     """The plain answer of a fresh `decode` on flipped features, from the recorded clicks of one object."""
     vanilla = answer_image({"vanilla": models["vanilla"]}, sample, PROTOCOL)["vanilla"]
     one = objects_of(sample, slice(0, 1))
-    flip = EnsembleSam(nano, EnsembleConfig(flips=["horizontal"]))
+    flip = UncertainSam(nano, Ensemble(EnsembleConfig(flips=["horizontal"])))
     asked = []
     decode, answer = nano.decode, None
 
@@ -126,7 +126,7 @@ def test_images_are_encoded_once_per_flip_and_objects_decoded_in_blocks(models, 
     monkeypatch.setattr(body, "decode", counted_decode)
     for model in models.values():
         model.backbone = body
-    models["all"] = EnsembleSam(body, EnsembleConfig(jitters=1, flips=["horizontal"]))
+    models["all"] = UncertainSam(body, Ensemble(EnsembleConfig(jitters=1, flips=["horizontal"])))
     evaluate_image(models, sample, PROTOCOL, Scores(), domain="d")
     assert calls["encode"] == 1 + 2  # plain, horizontal, vertical
     passes = 2 + 3 + 2 + 2  # clicks, jitter, flip, all

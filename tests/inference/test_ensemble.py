@@ -11,7 +11,8 @@ from builders import decoded_of
 from ruac.backbone import Features
 from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
 from ruac.base.errors import RuacError
-from ruac.inference.looks import FLIPS, EnsembleConfig, EnsembleHead, EnsemblePosterior, EnsembleSam, flip_prompts
+from ruac.inference.ensemble import Ensemble, EnsembleConfig, EnsemblePosterior
+from ruac.inference.flips import FLIPS, flip_prompts
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
 from ruac.uncertainty import binary_entropy, decompose, probit_logit, total_uncertainty
@@ -61,14 +62,15 @@ def prompts_at(*points, labels=None):
 
 
 def ask(model, prompts, keys):
-    features = model.encode(torch.randn(1, 3, SIDE, SIDE)).gather(torch.zeros(len(keys), dtype=torch.int64))
-    return model.ask_again(model.backbone.decode(features, prompts), features, prompts, keys)
+    picture = model.encode(torch.randn(1, 3, SIDE, SIDE))
+    decoded = model.backbone.decode(picture.gather(torch.zeros(len(keys), dtype=torch.int64)), prompts)
+    return model.complete(decoded, lambda flip: picture.flipped[flip] if flip else picture, prompts, keys)
 
 
 def test_moved_clicks_give_the_mean_over_a_normal_click():
     """E[sigmoid(a x)] for x ~ N(30, s^2): analytic up to the sampling error of 1,000 passes."""
     slope, sigma = 0.05, 0.2
-    model = EnsembleSam(Stub(plane(slope)), EnsembleConfig(jitters=1000, sigma=sigma))
+    model = UncertainSam(Stub(plane(slope)), Ensemble(EnsembleConfig(jitters=1000, sigma=sigma)))
     answer = ask(model, prompts_at([[30, 30]]), ["k"])
     size = np.sqrt(SIDE * SIDE / 2)  # half of the picture is positive
     x = np.random.default_rng(0).normal(30, sigma * size, 1_000_000).clip(0, SIDE)
@@ -94,7 +96,7 @@ def test_without_a_move_and_on_an_equivariant_model_nothing_changes(settings):
         logits = bump[:, None] + embedding + 0.1 * prompts.mask_logits
         return logits * torch.arange(1.0, 5)[:, None, None]
 
-    model = EnsembleSam(Stub(answer), EnsembleConfig(**settings))
+    model = UncertainSam(Stub(answer), Ensemble(EnsembleConfig(**settings)))
     prompts = prompts_at([[13, 20]], [[40, 9]])
     prompts.mask_logits = torch.randn(2, 1, CELLS, CELLS)
     answered = ask(model, prompts, ["a", "b"])
@@ -109,8 +111,9 @@ def test_without_a_move_and_on_an_equivariant_model_nothing_changes(settings):
 
 def test_an_answer_that_does_not_turn_is_averaged_with_its_mirror_image():
     ramp = torch.arange(CELLS).float().expand(4, CELLS, CELLS) - 3
-    model = EnsembleSam(
-        Stub(lambda embedding, _: ramp.expand(len(embedding), -1, -1, -1)), EnsembleConfig(flips=["horizontal"])
+    model = UncertainSam(
+        Stub(lambda embedding, _: ramp.expand(len(embedding), -1, -1, -1)),
+        Ensemble(EnsembleConfig(flips=["horizontal"])),
     )
     answered = ask(model, prompts_at([[5, 5]]), ["k"])
     expected = (ramp.sigmoid() + ramp.flip(-1).sigmoid()) / 2
@@ -122,7 +125,7 @@ def test_jitter_is_a_function_of_the_objects_key_alone():
     config = EnsembleConfig(jitters=3, sigma=0.1)
 
     def moved(keys, points, config=config):
-        model = EnsembleSam(Stub(plane(0.1)), config)
+        model = UncertainSam(Stub(plane(0.1)), Ensemble(config))
         ask(model, prompts_at(*points), keys)
         return torch.stack([p.points for p in model.backbone.asked[1:]])  # [M, N, 1, 2]
 
@@ -139,7 +142,7 @@ def test_jitter_is_a_function_of_the_objects_key_alone():
 
 
 def test_jitter_comes_from_a_hash_that_is_the_same_in_every_process():
-    model = EnsembleSam(Stub(plane(0.1)), EnsembleConfig(jitters=2, sigma=0.01, seed=5))
+    model = UncertainSam(Stub(plane(0.1)), Ensemble(EnsembleConfig(jitters=2, sigma=0.01, seed=5)))
     ask(model, prompts_at([[20, 20], [40, 30]], [[30, 40], [10, 10]]), ["a", "b"])
     for n, key in enumerate((b"5/a", b"5/b")):
         seed = int(hashlib.sha256(key).hexdigest()[:16], 16)
@@ -191,9 +194,8 @@ def test_the_posterior_reports_the_members():
 def test_a_predictor_takes_an_ensemble(nano):
     picture = np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8)
     click = {"point_coords": [[30, 20]], "point_labels": [1]}
-    plain, ensemble = (Predictor(m, device="cpu") for m in (
-        UncertainSam(nano, None), EnsembleSam(nano, EnsembleConfig(jitters=2, sigma=0.3, flips=["horizontal"]))
-    ))  # fmt: skip
+    config = EnsembleConfig(jitters=2, sigma=0.3, flips=["horizontal"])
+    plain, ensemble = (Predictor(UncertainSam(nano, head), device="cpu") for head in (None, Ensemble(config)))
     for predictor in (plain, ensemble):
         predictor.set_image(picture)
     vanilla, ours = plain.predict(**click), ensemble.predict(**click, decomposed=True)
@@ -206,7 +208,7 @@ def test_a_predictor_takes_an_ensemble(nano):
 
 def test_one_pass_is_no_ensemble():
     with pytest.raises(RuacError, match="single decoder pass"):
-        EnsembleHead(EnsembleConfig(jitters=1))(SimpleNamespace())
+        Ensemble(EnsembleConfig(jitters=1))(SimpleNamespace())
 
 
 @pytest.mark.parametrize(

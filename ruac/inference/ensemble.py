@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,14 +14,10 @@ from torch import Generator, Tensor, nn
 
 from ruac.backbone import Backbone, Decoded, Features
 from ruac.backbone.outputs import best_candidate, of_token
-from ruac.backbone.prompts import BOX_FIRST, BOX_SECOND, Prompts
+from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
-from ruac.calibration import Calibrator
-from ruac.inference.model import Prediction, UncertainSam
+from ruac.inference.flips import FLIPS, flip_prompts
 from ruac.uncertainty import logit_entropy
-
-FLIPS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
-"""Axes of ``[..., H, W]`` that are turned around."""
 
 
 @dataclass
@@ -99,23 +95,6 @@ class EnsemblePosterior:
         return F.logsigmoid(self.members).logsumexp(dim=0) - F.logsigmoid(-self.members).logsumexp(dim=0)
 
 
-class EnsembleHead(nn.Module):
-    """Puts the answers to one question together."""
-
-    changes_masks = False
-
-    def __init__(self, config: EnsembleConfig):
-        super().__init__()
-        self.config = config
-
-    def forward(self, decoded: Decoded, others: list[Tensor] | None = None) -> EnsemblePosterior:
-        """others: ``[N, 4, h, w]`` logits of the passes beside `decoded`."""
-        if others is None:
-            raise RuacError("an ensemble cannot be had from a single decoder pass; expected the sweep or a Predictor")
-        plain = decoded.logits.float()
-        return EnsemblePosterior(mean=plain, members=torch.stack([plain, *others]))
-
-
 @dataclass
 class FlippedFeatures(Features):
     """flipped: features of the image's flipped copies as well, by key of `FLIPS`."""
@@ -131,71 +110,63 @@ class FlippedFeatures(Features):
         return FlippedFeatures.of(super().gather(image_index), flipped)
 
 
-class EnsembleSam(UncertainSam):
-    """Masks, scores and logits are those of the plain pass; probability and uncertainty come from all passes."""
+class Ensemble(nn.Module):
+    """Puts the answers to one question together: in the place of a head, but it needs the picture as well.
 
-    head: EnsembleHead
+    Masks, scores and logits are those of the plain pass; probability and uncertainty come from all passes.
+    """
 
-    def __init__(self, backbone: Backbone, config: EnsembleConfig, *, calibrator: Calibrator | None = None):
-        super().__init__(backbone, EnsembleHead(config), calibrator=calibrator)
+    changes_masks = False
 
-    def encode(self, images: Tensor) -> FlippedFeatures:
+    def __init__(self, config: EnsembleConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, decoded: Decoded, others: list[Tensor] | None = None) -> EnsemblePosterior:
+        """others: ``[N, 4, h, w]`` logits of the passes beside `decoded`."""
+        if others is None:
+            raise RuacError("an ensemble cannot be had from a single decoder pass; expected the sweep or a Predictor")
+        plain = decoded.logits.float()
+        return EnsemblePosterior(mean=plain, members=torch.stack([plain, *others]))
+
+    def encode(self, backbone: Backbone, images: Tensor) -> FlippedFeatures:
         """``[B, 3, S, S]`` normalised images and their flipped copies to features."""
-        plain = self.backbone.encode(images)
-        flipped = {flip: self.backbone.encode(images.flip(FLIPS[flip])) for flip in self.head.config.flips}
-        return FlippedFeatures.of(plain, flipped)
+        flipped = {flip: backbone.encode(images.flip(FLIPS[flip])) for flip in self.config.flips}
+        return FlippedFeatures.of(backbone.encode(images), flipped)
 
-    def decode(self, features: FlippedFeatures, prompts: Prompts) -> Prediction:
-        """Answer N prompts; jitter is the same for all of them and whenever it is asked for."""
-        return self.ask_again(self.backbone.decode(features, prompts), features, prompts, [""] * len(prompts.points))
+    def gather(self, encode: Callable[[str], Features], objects: int) -> FlippedFeatures:
+        """The features of one picture, once per object. encode: them as it is (``""``) or under a key of `FLIPS`."""
+        plain, flipped = encode(""), {flip: encode(flip) for flip in self.config.flips}
+        every_object = torch.zeros(objects, dtype=torch.int64, device=plain.embedding.device)
+        return FlippedFeatures.of(plain, flipped).gather(every_object)
 
-    def complete(
-        self, decoded: Decoded, encode: Callable[[str], Features], prompts: Prompts, keys: list[str]
-    ) -> Prediction:
-        """The further passes, after the last click only."""
-        plain, flipped = encode(""), {flip: encode(flip) for flip in self.head.config.flips}
-        every_object = torch.zeros(len(keys), dtype=torch.int64, device=plain.embedding.device)
-        features = FlippedFeatures.of(plain, flipped).gather(every_object)
-        return self.ask_again(decoded, features, prompts, keys)
-
-    def ask_again(self, decoded: Decoded, features: FlippedFeatures, prompts: Prompts, keys: list[str]) -> Prediction:
+    def ask_again(
+        self,
+        backbone: Backbone,
+        decoded: Decoded,
+        features: FlippedFeatures,
+        prompts: Prompts,
+        keys: Sequence[str] | None = None,
+    ) -> EnsemblePosterior:
         """The further passes after the plain one, pass by pass: memory grows by their logits alone.
 
         decoded: the plain answer to `prompts`. keys: a stable id per object, all that its jitter depends on beside
-        its size.
+        its size; without them it is the same for all objects and whenever it is asked for.
         """
-        config, others = self.head.config, []
+        config, others = self.config, []
+        frame = features.frame or (backbone.image_size, backbone.image_size)
         for flip in config.flips:
-            turned = self.backbone.decode(features.flipped[flip], flip_prompts(prompts, flip, self._frame(features)))
+            turned = backbone.decode(features.flipped[flip], flip_prompts(prompts, flip, frame))
             others.append(turned.logits.float().flip(FLIPS[flip]))
         if config.jitters:
-            sizes = self.backbone.mask_stride * _size(decoded)  # model pixels
+            sizes = backbone.mask_stride * _size(decoded)  # model pixels
+            keys = [""] * len(sizes) if keys is None else keys
             moves = config.sigma * sizes[:, None, None] * _noise(prompts, keys, config)  # [M, N, P, 2]
-            edges = torch.tensor(self._frame(features)[::-1], device=moves.device)  # (x, y)
+            edges = torch.tensor(frame[::-1], device=moves.device)  # (x, y)
             for move in moves:
                 points = torch.minimum((prompts.points + move).clamp(min=0), edges)
-                others.append(self.backbone.decode(features, replace(prompts, points=points)).logits.float())
-        posterior = self.head(decoded, others)
-        return self.calibrated(Prediction(posterior.mean, decoded.iou, decoded, posterior), features, prompts)
-
-    def _frame(self, features: Features) -> tuple[int, int]:
-        return features.frame or (self.image_size, self.image_size)
-
-
-def flip_prompts(prompts: Prompts, flip: str, frame: tuple[int, int]) -> Prompts:
-    """The same prompts on the flipped image of `frame` (h, w) model pixels; box corners change sides, so that the
-    first stays first.
-
-    A point stands for the middle of its pixel, as in SAM 2's prompt encoder: x becomes ``w - 1 - x``.
-    """
-    points = prompts.points.clone()
-    first, second = prompts.labels == BOX_FIRST, prompts.labels == BOX_SECOND
-    for axis in FLIPS[flip]:
-        coordinate = points[..., -1 - axis]  # axis -1 of an image is x, which comes first in a point
-        coordinate.copy_(frame[axis] - 1 - coordinate)
-        coordinate[first], coordinate[second] = coordinate[second], coordinate[first]
-    mask_logits = None if prompts.mask_logits is None else prompts.mask_logits.flip(FLIPS[flip])
-    return Prompts(points, prompts.labels, mask_logits)
+                others.append(backbone.decode(features, replace(prompts, points=points)).logits.float())
+        return self(decoded, others)
 
 
 def _size(decoded: Decoded) -> Tensor:
@@ -204,7 +175,7 @@ def _size(decoded: Decoded) -> Tensor:
     return (best > 0).sum(dim=(1, 2)).clamp(min=1).sqrt()
 
 
-def _noise(prompts: Prompts, keys: list[str], config: EnsembleConfig) -> Tensor:
+def _noise(prompts: Prompts, keys: Sequence[str], config: EnsembleConfig) -> Tensor:
     """Standard normal numbers ``[M, N, P, 2]``, each object's from the hash of its key."""
     shape = (config.jitters, *prompts.points.shape[1:])
     digests = [hashlib.sha256(f"{config.seed}/{key}".encode()).digest() for key in keys]

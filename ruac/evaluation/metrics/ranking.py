@@ -46,13 +46,6 @@ def fpr_at_tpr(correct: np.ndarray, wrong: np.ndarray, tpr: float = 0.95) -> flo
     return float(correct[::-1][: first + 1].sum() / correct.sum())
 
 
-def roc_curve(correct: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates from (0, 0) to (1, 1), one point per occupied bin; nan for a missing class."""
-    correct, wrong = _occupied(correct, wrong)
-    false, true = running(correct[::-1]), running(wrong[::-1])
-    return share(false, false[-1]), share(true, true[-1])
-
-
 def aurc(correct: np.ndarray, wrong: np.ndarray) -> float:
     """Area under the risk-coverage curve: error rate of the k most certain pixels, mean over k = 1..n.
 

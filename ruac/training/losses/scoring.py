@@ -1,7 +1,7 @@
 """Proper scoring of the analytic probability, the one that the uncertainty maps show.
 
 A proper score is lowest, on average, for the true probability, so it teaches the variance where masks are wrong
-and punishes variance where they are right. Both scores are per pixel and not reduced, in float32 or better.
+and punishes variance where they are right. Per pixel and not reduced, in float32 or better.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ruac.uncertainty import probability, probit_logit
+from ruac.uncertainty import probit_logit
 
 
 def cross_entropy_score(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
@@ -19,9 +19,3 @@ def cross_entropy_score(mean: Tensor, variance: Tensor, target: Tensor) -> Tenso
     """
     logit = probit_logit(mean, variance)
     return F.binary_cross_entropy_with_logits(logit, target.to(logit.dtype), reduction="none")
-
-
-def brier_score(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-    """Squared error of the probability, in [0, 1]. All of one shape; `target` is bool or float in [0, 1]."""
-    analytic = probability(mean, variance)
-    return (analytic - target.to(analytic.dtype)).square()

@@ -25,9 +25,10 @@ def main(argv: list[str], prog: str | None = None) -> None:
     from ruac.base.config import load_config
     from ruac.evaluation.report import build_report
     from ruac.evaluation.report.table import write_tables
+    from ruac.evaluation.sweep.config import SweepConfig
     from ruac.evaluation.sweep.estimate import estimate
     from ruac.evaluation.sweep.results import unreadable
-    from ruac.evaluation.sweep.runner import SweepConfig, is_main_process, run_sweep
+    from ruac.evaluation.sweep.runner import is_main_process, run_sweep
 
     config = load_config(SweepConfig, named_config(args.config, "sweep"), args.overrides)
     if args.dry_run:

@@ -21,10 +21,10 @@ from ruac.base.provenance import environment
 from ruac.calibration.descent import fit_scale, scaled_pixels
 from ruac.calibration.temperature import nll
 from ruac.data.augment import prepare
+from ruac.data.identity import dataset_hash
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset, check_orientation
 from ruac.data.synthetic.stress import StressConfig, stress
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.inference.export import export_model, exported_backbone, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import Look, LooksConfig, Question, ask_look

@@ -16,12 +16,12 @@ from torch import Tensor
 from ruac.backbone import Features
 from ruac.base.errors import RuacError
 from ruac.base.provenance import environment
+from ruac.data.identity import dataset_hash
 from ruac.data.open import open_dataset, place_and_split
 from ruac.data.sample import MaskDataset, Sample
 from ruac.evaluation.metrics import jaccard
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.score import Encodings, blocks, objects_of
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.inference.export import load_exported
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import UncertainSam

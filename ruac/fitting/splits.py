@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ruac.base.errors import RuacError
+from ruac.data.identity import hash_names, image_names
 from ruac.data.sample import MaskDataset, Record, Sample
-from ruac.evaluation.sweep.claims import hash_names, image_names
 
 FEWEST = 4
 """Pictures without which nothing is fitted: one number from three pictures is a guess."""

@@ -17,8 +17,9 @@ from ruac.data.open import open_dataset
 from ruac.data.synthetic.scene_sets import SceneSets, write_scene_sets
 from ruac.evaluation.report import build_report
 from ruac.evaluation.report.overlay import save_overlay
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.results import unreadable
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, run_sweep
+from ruac.evaluation.sweep.runner import run_sweep
 from ruac.inference.predictor import Predictor
 from ruac.training.adversarial import TrainConfig, train_head
 from ruac.training.export_run import export_run

@@ -8,7 +8,7 @@ import pytest
 from ruac.base.assets import asset_root, named_config
 from ruac.base.config import config_from, load_config, save_config
 from ruac.base.errors import RuacError
-from ruac.evaluation.sweep.runner import SweepConfig
+from ruac.evaluation.sweep.config import SweepConfig
 from ruac.training.curriculum import CurriculumConfig, Phase, paper_phases
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from ruac.base.errors import RuacError
+from ruac.data.identity import image_names
 from ruac.data.open import open_dataset, place_and_split
 from ruac.data.sample import image_size, read_image
-from ruac.evaluation.sweep.claims import image_names
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import Predictor
 

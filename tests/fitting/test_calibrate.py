@@ -21,7 +21,8 @@ from ruac.cli import main
 from ruac.data.open import open_dataset
 from ruac.evaluation.report.table import domain_table
 from ruac.evaluation.results.load import read_table
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, run_sweep
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
+from ruac.evaluation.sweep.runner import run_sweep
 from ruac.fitting import calibrate
 from ruac.fitting.cache import CachedAnswers
 from ruac.fitting.calibrate import CalibrateConfig, run_calibrate

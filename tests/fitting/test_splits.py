@@ -3,8 +3,8 @@
 import pytest
 
 from ruac.base.errors import RuacError
+from ruac.data.identity import dataset_hash
 from ruac.data.open import open_dataset
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.fitting.splits import split_images
 
 

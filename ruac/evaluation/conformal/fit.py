@@ -16,11 +16,11 @@ from ruac.base.provenance import environment
 from ruac.conformal.bounds import BoundsConfig, fit_bounds
 from ruac.conformal.mask_losses import object_losses
 from ruac.conformal.quantile import check_alpha, check_enough
+from ruac.data.identity import hash_names, image_names
 from ruac.data.open import open_dataset, place_and_split
 from ruac.data.sample import MaskDataset, Sample
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Encodings, answer_image, blocks, objects_of
-from ruac.evaluation.sweep.claims import hash_names, image_names
 from ruac.inference.bounds import bounds_identity, bounds_path
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam

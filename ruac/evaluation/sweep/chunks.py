@@ -1,6 +1,6 @@
 """Finished work of a sweep on disk: files that hold whole images, written by one process each and growing with it.
 
-A chunk lists its images by what they are (`work.image_names`), not by the process or the order that did them. So a
+A chunk lists its images by what they are (`identity.image_names`), not by the process or the order that did them. So a
 restarted sweep, with any number of processes, does what no chunk holds and counts nothing twice; and since sums are
 integers and rows are put in order when they are merged, no number depends on how images are spread over chunks.
 """
@@ -18,13 +18,13 @@ import pyarrow as pa
 
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path
+from ruac.data.identity import HALF
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.results.schema import ROW
 from ruac.evaluation.score import Scores
 
 SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
 SAVE_SHARE = 20  # of the time goes into saving at most one part in so many
-HALF = 32  # characters of the name of an image that say what is asked of it; the rest is its content
 OBJECTS = 2048  # in a chunk, beyond which another one is begun: what a process holds does not grow with its domain
 
 
@@ -126,7 +126,7 @@ def is_finished(path: Path, key: str) -> bool:
     return True
 
 
-def drop_edited(folder: Path, domain: str, key: str, wanted: Iterable[str]) -> None:
+def remove_edited(folder: Path, domain: str, key: str, wanted: Iterable[str]) -> None:
     """Remove the chunks of `domain` that hold a picture edited since, so that all their images are redone."""
     wanted = set(wanted)
     asked = {name[:HALF] for name in wanted}
@@ -138,7 +138,7 @@ def drop_edited(folder: Path, domain: str, key: str, wanted: Iterable[str]) -> N
 def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) -> dict[str, Path]:
     """The images of `domain` that are done, each with its chunk. wanted: the names of all that are to be swept.
 
-    A chunk that holds a picture edited since counts as not there; `drop_edited` removes it.
+    A chunk that holds a picture edited since counts as not there; `remove_edited` removes it.
     Raises `RuacError` for a chunk that is broken, of another sweep, or holds an image that is not wanted or that
     another chunk holds too: its sums cannot be taken apart.
     """

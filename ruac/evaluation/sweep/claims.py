@@ -1,16 +1,12 @@
-"""What is to be done and who does it: images named by their content, ordered by cost, claimed one at a time."""
+"""What is to be done and who does it: images ordered by their cost, claimed one at a time."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch.distributed as dist
@@ -18,44 +14,19 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from ruac.base.errors import RuacError
-from ruac.base.files import sha256
-from ruac.data.sample import MaskDataset, Record, image_size
-from ruac.evaluation.sweep.chunks import HALF, finished_images
+from ruac.data.sample import Record, image_size
+from ruac.evaluation.sweep.chunks import finished_images, remove_edited
+from ruac.evaluation.sweep.opened import Sweep
 
 T = TypeVar("T")
 
 
 class Job(NamedTuple):
-    """One image of a domain. position: in the data set. image: its name, see `image_names`."""
+    """One image of a domain. position: in the data set. image: its name, see `identity.image_names`."""
 
     domain: str
     position: int
     image: str
-
-
-def image_names(dataset: MaskDataset, limit: int = 0) -> list[str]:
-    """A name per image: half a SHA-256 of its id, object ids and annotation files, then half of one of its own file.
-
-    So a picture that was edited is told apart from another annotation of it (`chunks.finished_images`). limit: the
-    first. Nothing is decoded. A file that is missing has a part in the name as well, which changes when it is there.
-    """
-    content = cache(lambda path: _unless_missing(sha256, path))
-    names = []
-    for record in dataset.records[: limit or None]:
-        asked = [record.id, record.object_ids, [content(path) for path in record.annotations]]
-        halves = (hashlib.sha256(json.dumps(facts).encode()).hexdigest() for facts in (asked, content(record.path)))
-        names.append("".join(half[:HALF] for half in halves))
-    return names
-
-
-def dataset_hash(dataset: MaskDataset) -> str:
-    """SHA-256 over the names of all images, see `image_names`."""
-    return hash_names(image_names(dataset))
-
-
-def hash_names(names: list[str]) -> str:
-    """SHA-256 over names of images, in their order."""
-    return hashlib.sha256("".join(names).encode()).hexdigest()
 
 
 def cost(record: Record) -> int:
@@ -67,16 +38,22 @@ def cost(record: Record) -> int:
     return height * width * len(record.object_ids)
 
 
-def jobs_left(out: Path, domains: Mapping[str, MaskDataset], names: Mapping[str, list[str]], key: str) -> list[Job]:
+def drop_edited(sweep: Sweep) -> None:
+    """Remove the chunks that hold a picture edited since, so that all their images are redone."""
+    for domain, names in sweep.names.items():
+        remove_edited(sweep.out, domain, sweep.key, names)
+
+
+def jobs_left(sweep: Sweep) -> list[Job]:
     """The images that no chunk holds: domain by domain, the most costly image of each first.
 
     Whoever is free takes the next one, so that processes wait for each other no longer than one image of the last
     domain takes. Raises `RuacError` for chunks that cannot be continued.
     """
     jobs = []
-    for domain, dataset in domains.items():
-        done = finished_images(out, domain, key, names[domain])
-        left = [Job(domain, i, image) for i, image in enumerate(names[domain]) if image not in done]
+    for domain, dataset in sweep.domains.items():
+        done = finished_images(sweep.out, domain, sweep.key, sweep.names[domain])
+        left = [Job(domain, i, image) for i, image in enumerate(sweep.names[domain]) if image not in done]
         jobs += sorted(left, key=lambda job: -cost(dataset.records[job.position]))
     return jobs
 
@@ -125,10 +102,3 @@ def finishing_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _unless_missing(read: Callable[[Path], T], path: Path) -> T | None:
-    try:
-        return read(path)
-    except OSError:
-        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,9 @@ from ruac.base.errors import RuacError
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.results.schema import CASES, ROW
 from ruac.evaluation.score import Scores, evaluate_image
-from ruac.evaluation.sweep.claims import Job, image_names, jobs_left
-from ruac.evaluation.sweep.runner import Sweep, SweepConfig, open_sweep
+from ruac.evaluation.sweep.claims import Job, jobs_left, shared
+from ruac.evaluation.sweep.config import SweepConfig
+from ruac.evaluation.sweep.opened import Sweep, open_sweep
 
 FILLED = 2  # sums of a whole domain take about twice the space of those of two images
 PLACES = (0.25, 0.75)  # of the images that are timed, among those left in the order of their cost
@@ -31,8 +31,7 @@ def estimate(config: SweepConfig) -> str:
     unusable models or domains, or chunks that cannot be continued.
     """
     sweep = open_sweep(config)
-    names = {domain: image_names(dataset, config.limit) for domain, dataset in sweep.domains.items()}
-    jobs = jobs_left(Path(config.out), sweep.domains, names, sweep.key)
+    jobs = shared(lambda: jobs_left(sweep))
     unreadable: list[str] = []
     if jobs:
         _measure(sweep, jobs[0], unreadable)  # the first pass of a model is slower than all others
@@ -43,9 +42,10 @@ def estimate(config: SweepConfig) -> str:
         measured = [found for job in timed if (found := _measure(sweep, job, unreadable)) is not None]
         unknown = np.nan if left else 0.0
         seconds, disk = np.mean(measured, axis=0) if measured else (unknown, unknown)
-        objects = sum(len(record.object_ids) for record in dataset.records[: len(names[domain])])
+        records = dataset.records[: config.limit or None]
+        objects = sum(len(record.object_ids) for record in records)
         table.append(
-            {"domain": domain, "images": len(names[domain]), "objects": objects, "left": len(left)}
+            {"domain": domain, "images": len(records), "objects": objects, "left": len(left)}
             | {"seconds": seconds * len(left) / PartialState().num_processes, "disk": disk}
         )
     frame = pd.DataFrame(table)

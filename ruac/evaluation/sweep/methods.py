@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ruac.backbone import load_backbone
 from ruac.calibration.calibrator import SOURCE
+from ruac.evaluation.sweep.config import ModelConfig
 from ruac.inference.bounds import read_bounds
 from ruac.inference.ensemble import Ensemble
 from ruac.inference.export import load_exported
@@ -13,9 +12,6 @@ from ruac.inference.model import UncertainSam
 from ruac.inference.temperature_file import read_temperature
 from ruac.inference.unccorr import UncCorr
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
-
-if TYPE_CHECKING:
-    from ruac.evaluation.sweep.runner import ModelConfig
 
 
 def load_model(entry: ModelConfig) -> UncertainSam:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,7 @@ import pandas as pd
 from ruac.base.files import atomic_path
 from ruac.evaluation.results.schema import CASES
 from ruac.evaluation.score import Encodings, answer_image, objects_of
-
-if TYPE_CHECKING:
-    from ruac.evaluation.sweep.runner import Sweep
+from ruac.evaluation.sweep.opened import Sweep
 
 
 class Panel(NamedTuple):
@@ -61,7 +59,7 @@ def write_panels(sweep: Sweep, panels: list[Panel]) -> None:
             arrays[f"j.{name}"] = np.array(panel.j[name])
         last = answers[panel.entry["models"][-1]]
         arrays["points"], arrays["labels"] = last.points[0], last.labels[0]
-        with atomic_path(Path(sweep.config.out) / panel.entry["file"]) as path, open(path, "wb") as stream:
+        with atomic_path(sweep.out / panel.entry["file"]) as path, open(path, "wb") as stream:
             np.savez_compressed(stream, **arrays)
 
 

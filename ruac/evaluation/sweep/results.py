@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,21 +17,19 @@ import pyarrow.parquet as pq
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, write_text
 from ruac.base.provenance import environment
+from ruac.data.identity import hash_names
 from ruac.data.synthetic.corruptions import CorruptedDataset
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.metrics.certainty import rss
 from ruac.evaluation.results.schema import BOUNDS, DOMAINS, MANIFEST, OBJECTS
 from ruac.evaluation.sweep.chunks import Names, finished_images
-from ruac.evaluation.sweep.claims import hash_names
 from ruac.evaluation.sweep.merge import merge_chunks, open_rows
 from ruac.evaluation.sweep.methods import is_vanilla, mark
+from ruac.evaluation.sweep.opened import Sweep
 from ruac.evaluation.sweep.panels import Panel, choose_panels
 from ruac.evaluation.sweep.replay import replay_hash
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam
-
-if TYPE_CHECKING:
-    from ruac.evaluation.sweep.runner import Sweep
 
 
 class Merged(NamedTuple):
@@ -41,21 +39,20 @@ class Merged(NamedTuple):
     panels: list[list[Panel]]
 
 
-def merge_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[str, str]]) -> Merged:
+def merge_results(sweep: Sweep, failed: list[dict[str, str]]) -> Merged:
     """Merge the chunks of all domains and write their rows, sums and table.
 
-    names: of the images of each domain, see `image_names`. failed: "domain", "image", "path" and "error" of those
+    failed: "domain", "image", "path" and "error" of those
     that could not be read. A domain of which nothing could be read has no row; the manifest tells.
 
     Raises `RuacError` if a chunk is broken or from another sweep, if an image is neither in a chunk nor failed, or
     if every image failed.
     """
-    out = Path(sweep.config.out)
-    lost = Counter(failure["domain"] for failure in failed)
+    out, lost = sweep.out, Counter(failure["domain"] for failure in failed)
     table, merged = [], Merged({}, [])
     with atomic_path(out / OBJECTS) as path, open_rows(path) as writer:
         for domain in sweep.domains:
-            if (found := _merge(sweep, domain, names[domain], lost[domain], writer)) is None:
+            if (found := _merge(sweep, domain, lost[domain], writer)) is None:
                 continue
             rows, sums = found
             table += domain_rows(domain, rows, sums, failed=lost[domain])
@@ -71,10 +68,10 @@ def merge_results(sweep: Sweep, names: dict[str, list[str]], failed: list[dict[s
 
 
 def _merge(
-    sweep: Sweep, domain: str, names: list[str], lost: int, writer: pq.ParquetWriter
+    sweep: Sweep, domain: str, lost: int, writer: pq.ParquetWriter
 ) -> tuple[pd.DataFrame, dict[Names, ReliabilitySums]] | None:
     """Write rows and sums of a domain; returns what `merge_chunks` does, or None without a readable image."""
-    out = Path(sweep.config.out)
+    out, names = sweep.out, sweep.names[domain]
     done = finished_images(out, domain, sweep.key, names)
     if missing := len(names) - len(done) - lost:
         raise RuacError(f"{out}: {missing} images of {domain!r} are in no chunk; sweep again to add them")
@@ -123,12 +120,12 @@ def unreadable(out: Path) -> list[str]:
     return [f"{out}: {len(lines)} images could not be read:", *lines] if lines else []
 
 
-def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, failed: list[dict[str, str]]) -> None:
+def finish_results(sweep: Sweep, merged: Merged, failed: list[dict[str, str]]) -> None:
     """List the panels, all of them written, and write the manifest, with which a sweep is finished."""
     order = {domain: place for place, domain in enumerate(sweep.domains)}
     panels = sorted(chain(*merged.panels), key=lambda panel: (order[panel.entry["domain"]], panel.rank))
     index = [panel.entry for panel in panels]
-    write_text(Path(sweep.config.out) / "panels" / "index.json", json.dumps(index, indent=1) + "\n")
+    write_text(sweep.out / "panels" / "index.json", json.dumps(index, indent=1) + "\n")
     config, none = sweep.config, {"images": 0, "objects": 0}
     entries = {entry.name: entry for entry in config.models}
     lost = Counter(failure["domain"] for failure in failed)
@@ -156,7 +153,7 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
                 "path": str(Path(dataset.records[0].path).parent),
                 **merged.counts.get(name, none),
                 "failed": lost[name],
-                "sha256": hash_names(names[name]),
+                "sha256": hash_names(sweep.names[name]),
                 "corruption": dataset.corruption if isinstance(dataset, CorruptedDataset) else None,
             }
             for name, dataset in sweep.domains.items()
@@ -165,7 +162,7 @@ def finish_results(sweep: Sweep, names: dict[str, list[str]], merged: Merged, fa
         "environment": environment(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    write_text(Path(config.out) / MANIFEST, json.dumps(content, indent=2) + "\n")
+    write_text(sweep.out / MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
 def _kind(model: UncertainSam) -> str:

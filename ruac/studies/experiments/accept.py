@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from ruac.base.errors import RuacError
+from ruac.data.identity import dataset_hash
 from ruac.data.sample import MaskDataset
 from ruac.evaluation.protocol import ProtocolConfig
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.open import open_domains
 from ruac.fitting.reliability import looks_of, mask_answers
 from ruac.inference.export import fingerprint, load_exported

@@ -25,8 +25,9 @@ from ruac.evaluation.metrics import jaccard
 from ruac.evaluation.metrics.region import BAND_MIN_RADIUS, BAND_SHARE
 from ruac.evaluation.protocol import ProtocolConfig, Round, prompt_objects
 from ruac.evaluation.score import blocks
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.methods import is_vanilla
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models
+from ruac.evaluation.sweep.opened import load_models
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam, predict
 from ruac.inference.predictor import DEFAULT

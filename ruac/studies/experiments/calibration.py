@@ -16,7 +16,8 @@ from ruac.evaluation.metrics.significance import wilcoxon
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.results.load import read_table
 from ruac.evaluation.results.schema import DOMAINS
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, run_sweep
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
+from ruac.evaluation.sweep.runner import run_sweep
 from ruac.fitting.calibrate import CalibrateConfig, run_calibrate
 from ruac.studies.experiments.outputs import write_outputs
 

@@ -21,11 +21,11 @@ from torch import Tensor
 from ruac.backbone import Backbone, load_backbone
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256
+from ruac.data.identity import dataset_hash
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset, Sample
 from ruac.data.synthetic.shifts import SHIFTS
 from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.open import open_domains
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam

@@ -20,11 +20,11 @@ from ruac.conformal.mask_losses import INNER, OUTER, never_growing, object_error
 from ruac.conformal.quantile import check_alpha, check_enough
 from ruac.conformal.risk import control_weighted
 from ruac.conformal.shift import effective_count, likelihood_ratios
+from ruac.data.identity import dataset_hash
 from ruac.data.sample import MaskDataset
 from ruac.evaluation.conformal.fit import answered, dataset_of, draw_places, open_model
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Encodings
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.open import open_domains
 from ruac.inference.bounds import bounds_identity
 from ruac.inference.model import UncertainSam

@@ -19,12 +19,13 @@ from ruac.backbone import Features
 from ruac.backbone.outputs import as_prompt, best_candidate, of_token, upsample
 from ruac.backbone.prompts import Prompts, central_correction, central_pixel
 from ruac.base.errors import RuacError
+from ruac.data.identity import dataset_hash
 from ruac.data.sample import MaskDataset, Sample
 from ruac.evaluation.metrics import jaccard
 from ruac.evaluation.score import Encodings, objects_of
-from ruac.evaluation.sweep.claims import dataset_hash
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.open import open_domains
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models
+from ruac.evaluation.sweep.opened import load_models
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam
 from ruac.inference.next_click import next_click

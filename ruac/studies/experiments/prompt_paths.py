@@ -19,15 +19,16 @@ from rich.progress import track
 
 from ruac.base.errors import RuacError
 from ruac.base.version import VERSION
+from ruac.data.identity import dataset_hash
 from ruac.data.sample import MaskDataset, Sample
 from ruac.evaluation.metrics import boundary_f, jaccard
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Encodings, answer_image, blocks, objects_of
 from ruac.evaluation.sweep.chunks import Chunk, chunk_path, is_finished, load_chunk, save_chunk
-from ruac.evaluation.sweep.claims import dataset_hash
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.methods import is_vanilla
 from ruac.evaluation.sweep.open import open_domains
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models
+from ruac.evaluation.sweep.opened import load_models
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam
 from ruac.inference.predictor import DEFAULT

@@ -11,7 +11,7 @@ from typing import Any
 from ruac.backbone.load import ROOT
 from ruac.base.config import config_from, load_config
 from ruac.base.errors import RuacError
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.inference.export import CONFIG, WEIGHTS
 from ruac.training.adversarial import TrainConfig
 from ruac.training.engine import LAST

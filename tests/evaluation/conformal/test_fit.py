@@ -17,7 +17,8 @@ from ruac.evaluation.conformal.fit import ConformalConfig, image_losses, run_con
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.report import build_report
 from ruac.evaluation.score import answer_image
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, run_sweep
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
+from ruac.evaluation.sweep.runner import run_sweep
 from ruac.inference.bounds import bounds_path, read_bounds
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam

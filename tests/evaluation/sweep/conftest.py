@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from ruac.evaluation.protocol import ProtocolConfig
-from ruac.evaluation.sweep import chunks, runner
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, run_sweep
+from ruac.evaluation.sweep import chunks, opened
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
+from ruac.evaluation.sweep.runner import run_sweep
 
-load_models = runner.load_models
+load_models = opened.load_models
 loaded = {}
 
 
@@ -39,7 +40,7 @@ def config_for(shelf, out):
 def config(shelf, tmp_path, monkeypatch, fresh_accelerator):
     monkeypatch.setattr(chunks, "SAVE_SECONDS", 0)
     monkeypatch.setattr(chunks, "SAVE_SHARE", 0)  # after every image
-    monkeypatch.setattr(runner, "load_models", load_once)
+    monkeypatch.setattr(opened, "load_models", load_once)
     return config_for(shelf, tmp_path / "out")
 
 
@@ -47,7 +48,7 @@ def config(shelf, tmp_path, monkeypatch, fresh_accelerator):
 def finished(shelf, tmp_path_factory):
     """An uninterrupted sweep, for others to be compared with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load_models", load_once)
+        patch.setattr(opened, "load_models", load_once)
         return run_sweep(config_for(shelf, tmp_path_factory.mktemp("finished") / "out"))
 
 

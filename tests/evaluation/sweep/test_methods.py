@@ -18,8 +18,9 @@ from ruac.evaluation import score
 from ruac.evaluation.metrics import boundary_f, jaccard
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.methods import is_vanilla, load_model, mark
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, sweep_key
+from ruac.evaluation.sweep.opened import sweep_key
 from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.export import export_model, fingerprint
 from ruac.inference.model import UncertainSam

@@ -17,15 +17,17 @@ import yaml
 from PIL import Image
 
 from ruac.base.errors import RuacError
+from ruac.data.identity import image_names
 from ruac.data.open import open_dataset
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.report import build_report
 from ruac.evaluation.results.load import load_results
 from ruac.evaluation.sweep import chunks as chunks_module
 from ruac.evaluation.sweep import runner
-from ruac.evaluation.sweep.claims import cost, image_names, jobs_left
+from ruac.evaluation.sweep.claims import cost, jobs_left
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
+from ruac.evaluation.sweep.opened import Sweep
 from ruac.evaluation.sweep.results import unreadable
-from ruac.evaluation.sweep.runner import ModelConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -271,7 +273,9 @@ def test_images_added_to_a_data_set_leave_its_finished_ones(config, shelf, tmp_p
 
 def test_costly_images_come_first(shelf, tmp_path):
     dataset = open_dataset(shelf / "domains" / "first")
-    jobs = jobs_left(tmp_path, {"a": dataset, "b": dataset}, {name: image_names(dataset) for name in "ab"}, "")
+    names = {name: image_names(dataset) for name in "ab"}
+    asked = SweepConfig(out=str(tmp_path))
+    jobs = jobs_left(Sweep(asked, {}, {"a": dataset, "b": dataset}, [], key="", clicks=None, names=names))
     assert [job.domain for job in jobs] == ["a"] * 8 + ["b"] * 8
     for own in (jobs[:8], jobs[8:]):
         costs = [cost(dataset.records[job.position]) for job in own]

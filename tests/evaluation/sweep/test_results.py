@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ruac.data.identity import dataset_hash
 from ruac.data.open import open_dataset
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.metrics.certainty import rss
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.panels import _cases
 from ruac.evaluation.sweep.runner import run_sweep
 

@@ -17,9 +17,12 @@ from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 from ruac.data.domains import CARDS
 from ruac.evaluation.report import build_report
-from ruac.evaluation.sweep import runner
+from ruac.evaluation.sweep import opened
+from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.estimate import estimate
-from ruac.evaluation.sweep.runner import ModelConfig, SweepConfig, load_models, open_domains, run_sweep
+from ruac.evaluation.sweep.open import open_domains
+from ruac.evaluation.sweep.opened import load_models
+from ruac.evaluation.sweep.runner import run_sweep
 
 
 def test_vanilla_is_added_where_no_model_is(config, tmp_path, sweep):
@@ -65,8 +68,8 @@ def test_domains_that_cannot_be_names_of_files_are_refused(shelf, tmp_path, name
 def test_dots_inside_names_are_kept_apart_down_to_the_report(config, shelf, tmp_path, monkeypatch, sweep):
     for number in ("1", "1.5"):
         shutil.copytree(shelf / "domains" / "first", tmp_path / "domains" / f"town.v{number}")
-    models = runner.load_models(config, torch.device("cpu"))
-    monkeypatch.setattr(runner, "load_models", lambda *_: models | {"ruac.v2": models["ruac"]})
+    models = load_models(config, torch.device("cpu"))
+    monkeypatch.setattr(opened, "load_models", lambda *_: models | {"ruac.v2": models["ruac"]})
     out = sweep(replace(config, domains=[str(tmp_path / "domains")], limit=1, panels=0))
     page = build_report(out).read_text()
     for region in ("image", "band"):

@@ -13,7 +13,7 @@ from PIL import Image
 from ruac.backbone import Features
 from ruac.base.errors import RuacError
 from ruac.evaluation.protocol import ProtocolConfig
-from ruac.evaluation.sweep.runner import ModelConfig
+from ruac.evaluation.sweep.config import ModelConfig
 from ruac.inference.model import UncertainSam
 from ruac.studies.experiments import annotators
 from ruac.studies.experiments.annotators import AnnotatorsConfig, collect, compare, mask_sources, run_annotators

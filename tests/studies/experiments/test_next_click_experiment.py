@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ruac.base.errors import RuacError
-from ruac.evaluation.sweep.runner import ModelConfig
+from ruac.evaluation.sweep.config import ModelConfig
 from ruac.studies.experiments.next_click import RULES, NextClickConfig, View, clicks_to, run_next_click
 
 ORACLES = {"random_error", "oracle"}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ruac.base.errors import RuacError
-from ruac.evaluation.sweep.runner import ModelConfig
+from ruac.evaluation.sweep.config import ModelConfig
 from ruac.studies.experiments.own_error import OwnErrorConfig, correlations, run_own_error
 
 

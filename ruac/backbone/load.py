@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,12 @@ class BackboneConfig:
 
 def backbone_config(spec: str) -> BackboneConfig:
     """Read `spec`: one of the names in ``configs/backbone/`` or the path of a YAML file."""
-    if spec in KINDS:
-        return load_config(BackboneConfig, ROOT / "configs" / "backbone" / f"{spec}.yaml")
-    if Path(spec).suffix in (".yaml", ".yml"):
-        return load_config(BackboneConfig, spec)
-    raise RuacError(f"backbone {spec!r}: expected one of {', '.join(KINDS)}, or the path of a YAML file")
+    names = {file.stem: file for file in sorted((ROOT / "configs" / "backbone").glob("*.yaml"))}
+    if spec in names or Path(spec).suffix in (".yaml", ".yml"):
+        return load_config(BackboneConfig, names.get(spec, spec))
+    near = difflib.get_close_matches(spec, names, n=1, cutoff=0.0)[0]
+    known = f"expected one of {', '.join(names)}, or the path of a YAML file"
+    raise RuacError(f"backbone {spec!r}: {known}; did you mean '{near}'?")
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

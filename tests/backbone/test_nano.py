@@ -187,9 +187,17 @@ def test_every_name_has_its_config(kind):
         assert config.checkpoint == f"checkpoints/{OFFICIAL[kind].file}"
 
 
+def test_a_second_checkpoint_of_one_kind_has_a_name_of_its_own():
+    config = backbone_config("nano_scale")
+    assert (config.kind, config.checkpoint) == ("nano", "checkpoints/nano_scale.safetensors")
+    assert checkpoint_path(config).is_file()
+
+
 def test_unknown_backbones_are_refused(tmp_path):
-    with pytest.raises(RuacError, match=r"backbone 'giant': expected one of nano, tiny, .* or the path of a YAML file"):
-        load_backbone("giant")
+    with pytest.raises(
+        RuacError, match=r"backbone 'nano_scal': expected .* or .* YAML file; did you mean 'nano_scale'\?"
+    ):
+        load_backbone("nano_scal")
     with pytest.raises(RuacError, match=r"absent\.yaml: config file not found"):
         load_backbone(str(tmp_path / "absent.yaml"))
     (tmp_path / "own.yaml").write_text("kind: giant\n")

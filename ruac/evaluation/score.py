@@ -24,6 +24,7 @@ from ruac.evaluation.results.schema import REGIONS
 from ruac.inference.flips import FLIPS
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
+from ruac.inference.reliability import Reader, mask_features
 from ruac.inference.second_look import Question
 
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
@@ -49,7 +50,8 @@ class Answer:
     picture pixel; no correction changes it. uncertainty: per named score, ``[N, H, W]`` in [0, 1].
     predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
     ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click. thresholds: of
-    inner and outer masks, where the model has conformal bounds.
+    inner and outer masks, where the model has conformal bounds. reliability: ``[N]``, IoU to expect of each mask before
+    any filter, where the model has a reader of it.
     """
 
     masks: np.ndarray
@@ -60,6 +62,7 @@ class Answer:
     labels: np.ndarray
     j: np.ndarray
     thresholds: Thresholds | None = None
+    reliability: np.ndarray | None = None
 
 
 class Encodings:
@@ -125,6 +128,8 @@ def answer_image(
         else:
             answers[name] = _answer(prediction, last, scores[source], sample.masks.shape[1:])
         answers[name] = replace(answers[name], thresholds=model.thresholds)
+        if model.reliability is not None:
+            answers[name] = _judged(answers[name], model.reliability, last.masks if model.looks else None)
         if model.filters:
             answers[name] = _filter(model, answers[name], sample.masks)
     return answers
@@ -222,6 +227,7 @@ def _add(
                     "labels": answer.labels[index].tolist(),
                 }
                 | {key: float(values[index]) for key, values in bounds.items()}
+                | ({} if answer.reliability is None else {"reliability": float(answer.reliability[index])})
             )
 
 
@@ -254,6 +260,12 @@ def _looked(model: UncertainSam, prediction: Prediction, final: Round, j: np.nda
         j[:, -1] = jaccard(looked.masks, sample.masks)
     iou = looked.iou.cpu().numpy()
     return Answer(looked.masks, looked.maps.probability[:, 0], uncertainty, iou, final.points, final.labels, j)
+
+
+def _judged(answer: Answer, reader: Reader, first: np.ndarray | None) -> Answer:
+    """first: masks before further looks, which say whether those agree."""
+    features = mask_features(answer.masks, answer.probability.float().cpu().numpy(), answer.predicted_iou, first)
+    return replace(answer, reliability=reader.read(features))
 
 
 def _filter(model: UncertainSam, answer: Answer, truth: np.ndarray) -> Answer:

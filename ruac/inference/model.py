@@ -21,6 +21,7 @@ from ruac.uncertainty import Head, MaskPosterior, probit_logit
 from ruac.uncertainty.temperature import spreadless
 
 if TYPE_CHECKING:
+    from ruac.inference.reliability import Reader
     from ruac.inference.second_look import LooksConfig
     from ruac.uncertainty.look_reader import LookReader
 
@@ -90,6 +91,7 @@ class UncertainSam(nn.Module):
         self.reader = reader
         self.calibrator = calibrator
         self.thresholds: Thresholds | None = None  # of inner and outer masks, which change no answer
+        self.reliability: Reader | None = None  # of what is known of whole masks, for such answers
 
     @property
     def ensemble(self) -> Ensemble | None:

@@ -45,6 +45,18 @@ def score_quality(sums: ReliabilitySums) -> dict[str, float]:
     }
 
 
+def coverage_at(score: np.ndarray, iou: np.ndarray, risk: float) -> float:
+    """Largest share of masks that can be accepted, best score first, with a mean of 1 - IoU of at most `risk`.
+
+    Masks of the same score are accepted together.
+    """
+    order = np.argsort(-score, kind="stable")
+    ranked, mean = score[order], np.cumsum(1 - iou[order]) / np.arange(1, len(iou) + 1)
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    kept = np.flatnonzero(last & (mean <= risk + 1e-12))
+    return (kept[-1] + 1) / len(iou) if len(kept) else 0.0
+
+
 def minmax_object_ece(
     count: np.ndarray, accuracy: np.ndarray, confidence: np.ndarray, *, low: float, high: float, bins: int = 15
 ) -> float:

@@ -78,11 +78,12 @@ GLANCE = ("jf", "ece", "brier", "nll", "auroc", "fpr95", "aurc", "prr", "pcc", "
 DOTS = ("jf", "ece", "brier", "auroc", "aurc", "prr")
 RADAR = ("jf", "ece", "brier", "nll", "auroc", "aurc", "prr", "rss")
 ROBUST = ("jf", "ece", "auroc", "aurc", "prr", "rss")
-# Of predicted IoU against true IoU, over objects; not columns of ``domains.csv``.
+# Of predicted IoU (or reliability) against true IoU, over objects; not columns of ``domains.csv``.
 MASK_SCORES = (
     Column("iou_mae", "MAE", False),
     Column("iou_gap", "gap"),
     Column("iou_pcc", "Pearson", True),
     Column("iou_spearman", "Spearman", True),
     Column("iou_auroc", "AUROC of J < 0.75", True),
+    Column("iou_coverage", "kept at 25 % risk", True, 100, 1),
 )

@@ -37,6 +37,7 @@ ROW = pa.schema(  # of an object and a model, in `OBJECTS`
         "outer_size": pa.float64(),
         "inner_size": pa.float64(),
         "undecided": pa.float64(),
+        "reliability": pa.float64(),  # null without a reader of it
     }
 )
 

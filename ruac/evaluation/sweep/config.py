@@ -29,7 +29,8 @@ class ModelConfig:
     keep_masks: they change probability and uncertainty only, and leave the masks as they are.
 
     conformal: file of ruac conformal (or a folder with one) fitted on this model; coverage and size of inner and outer
-    masks at `alpha` become columns."""
+    masks at `alpha` become columns. reliability: file of ruac fit-reliability (or a folder with one) fitted on this
+    model; what it says of each mask becomes a column beside its predicted IoU."""
 
     name: str = "???"
     backbone: str | None = None
@@ -41,6 +42,7 @@ class ModelConfig:
     keep_masks: bool = False
     conformal: str | None = None
     alpha: float = 0.1
+    reliability: str | None = None
 
     def looks_over(self, own: LooksConfig | None) -> LooksConfig | None:
         """The looks of this row: those named here, else the model's own, with masks kept if either says so."""

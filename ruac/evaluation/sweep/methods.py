@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ruac.backbone import load_backbone
+from ruac.base.errors import RuacError
 from ruac.calibration.calibrator import SOURCE
 from ruac.evaluation.sweep.config import ModelConfig
 from ruac.inference.bounds import read_bounds
 from ruac.inference.ensemble import Ensemble
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
+from ruac.inference.reliability import load_reliability, reliability_identity
 from ruac.inference.temperature_file import read_temperature
 from ruac.inference.unccorr import UncCorr
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
@@ -19,6 +21,11 @@ def load_model(entry: ModelConfig) -> UncertainSam:
     model = _load(entry)
     if entry.conformal is not None:
         model.thresholds = read_bounds(entry.conformal, model).at(entry.alpha)
+    if entry.reliability is not None:
+        looks = model.looks.looks if model.looks else []
+        model.reliability = load_reliability(entry.reliability, reliability_identity(model)).reader(looks)
+        if model.reliability is None:
+            raise RuacError(f"{entry.reliability}: nothing was fitted for looks {looks}")
     return model
 
 

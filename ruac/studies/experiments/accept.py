@@ -15,6 +15,7 @@ from rich.progress import track
 from ruac.base.errors import RuacError
 from ruac.data.identity import dataset_hash
 from ruac.data.sample import MaskDataset
+from ruac.evaluation.metrics.scores import coverage_at
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.sweep.open import open_domains
 from ruac.fitting.reliability import looks_of, mask_answers
@@ -54,18 +55,6 @@ class AcceptConfig:
             )
         if any(not 1 <= click <= self.protocol.clicks for click in self.clicks):
             raise RuacError(f"clicks: {self.clicks}, expected from 1 to protocol.clicks = {self.protocol.clicks}")
-
-
-def coverage_at(score: np.ndarray, iou: np.ndarray, risk: float) -> float:
-    """Largest share of masks that can be accepted, best score first, with a mean of 1 - IoU of at most `risk`.
-
-    Masks of the same score are accepted together.
-    """
-    order = np.argsort(-score, kind="stable")
-    ranked, mean = score[order], np.cumsum(1 - iou[order]) / np.arange(1, len(iou) + 1)
-    last = np.append(ranked[1:] != ranked[:-1], True)
-    kept = np.flatnonzero(last & (mean <= risk + 1e-12))
-    return (kept[-1] + 1) / len(iou) if len(kept) else 0.0
 
 
 def area_under_risk(score: np.ndarray, iou: np.ndarray) -> float:

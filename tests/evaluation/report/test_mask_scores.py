@@ -37,9 +37,11 @@ def test_numbers_are_means_over_domains(loaded):
             error = predicted - true
             ranks = spearmanr(predicted, true).statistic
             good = roc_auc_score(true >= 0.75, predicted)
-            expected.append([np.abs(error).mean(), error.mean(), pearsonr(predicted, true).statistic, ranks, good])
+            kept = max(n for n in range(len(true) + 1) if n == 0 or 1 - true[np.argsort(-predicted)[:n]].mean() <= 0.25)
+            correlation = pearsonr(predicted, true).statistic
+            expected.append([np.abs(error).mean(), error.mean(), correlation, ranks, good, kept / len(true)])
         values = {cell["key"]: cell["value"] for cell in row["cells"]}
-        assert list(values) == ["iou_mae", "iou_gap", "iou_pcc", "iou_spearman", "iou_auroc"]
+        assert list(values) == ["iou_mae", "iou_gap", "iou_pcc", "iou_spearman", "iou_auroc", "iou_coverage"]
         np.testing.assert_allclose(list(values.values()), np.mean(expected, 0), atol=5e-3)
         assert row["count"] == len(own)
 
@@ -49,6 +51,15 @@ def test_models_that_answer_the_same_share_a_row(loaded):
     twin = table[table.model == "vanilla"].assign(model="ruac")
     same = replace(loaded, every_object=pd.concat([table[table.model == "vanilla"], twin]))
     assert [row["models"] for row in mask_scores(same)] == [["vanilla", "ruac"]]
+
+
+def test_reliability_has_a_row_of_its_own(loaded):
+    table = loaded.every_object.assign(reliability=lambda t: t.j.where(t.model == "ruac"))
+    rows = {row["models"][0]: row for row in mask_scores(replace(loaded, every_object=table))}
+    assert list(rows) == ["vanilla", "ruac", "ruac, reliability"]
+    cells = {cell["key"]: cell["value"] for cell in rows["ruac, reliability"]["cells"]}
+    assert cells["iou_mae"] == 0
+    assert cells["iou_spearman"] == pytest.approx(1, abs=1e-3)
 
 
 def test_references_and_missing_guesses_do_not_count(loaded):

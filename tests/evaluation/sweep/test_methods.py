@@ -22,8 +22,10 @@ from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.methods import is_vanilla, load_model, mark
 from ruac.evaluation.sweep.opened import sweep_key
 from ruac.inference.ensemble import Ensemble, EnsembleConfig
+from ruac.inference.expected_iou import joint_iou
 from ruac.inference.export import export_model, fingerprint
 from ruac.inference.model import UncertainSam
+from ruac.inference.reliability import Reader, Reliability, reliability_identity, save_reliability
 from ruac.inference.second_look import LooksConfig
 from ruac.inference.unccorr import UncCorr, corrected
 from ruac.uncertainty.temperature import TemperatureConfig, TemperatureHead
@@ -278,3 +280,29 @@ def test_rows_with_looks(shelf):
     ]:
         with pytest.raises(RuacError, match=message):
             config_from(ModelConfig, {"name": "look", "backbone": backbone} | values, "here")
+
+
+def test_reliability_is_a_column_of_rows_that_have_a_reader(shelf, tmp_path, sample):
+    row = ModelConfig(
+        "row", backbone=str(shelf / "backbone.yaml"), looks=["zoom:1.0", "flip"], reliability=str(tmp_path)
+    )
+    plain = load_model(replace(row, reliability=None))
+    file, guess = tmp_path / "reliability.json", Reader({"predicted_iou": 1.0}, 0.0, [0.5], [0.2])
+    save_reliability(file, Reliability({"": guess}, reliability_identity(plain)), {})
+    with pytest.raises(RuacError, match=r"nothing was fitted for looks \['zoom:1.0', 'flip'\]"):
+        load_model(row)
+    agreeing = Reader({"agreement": 1.0, "joint_iou": 0.5}, 0.1, [0.5], [0.2])
+    save_reliability(file, Reliability({"zoom:1.0,flip": agreeing}, reliability_identity(plain)), {})
+    model = load_model(row)
+    assert sweep_key(SweepConfig(), {"m": model}) != sweep_key(SweepConfig(), {"m": plain})
+    scores = Scores()
+    evaluate_image({"vanilla": UncertainSam(model.backbone, None), "row": model}, sample, PROTOCOL, scores, domain="d")
+    found = {name: [r.get("reliability") for r in scores.rows if r["model"] == name] for name in ("vanilla", "row")}
+    assert found["vanilla"] == [None, None, None]
+    answers = answer_image({"vanilla": UncertainSam(model.backbone, None), "row": model}, sample, PROTOCOL)
+    first, last = answers["vanilla"].masks, answers["row"].masks
+    agreement = [(a & b).sum() / max(1, (a | b).sum()) for a, b in zip(first, last, strict=True)]
+    agreement = np.clip(np.where((first | last).any((1, 2)), agreement, 1), 0.005, 0.995)
+    joint = joint_iou(last, answers["row"].probability.numpy()).clip(0.005, 0.995)
+    logit = 0.1 + np.log(agreement / (1 - agreement)) + 0.5 * np.log(joint / (1 - joint))
+    np.testing.assert_allclose(found["row"], expit(logit), rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -44,22 +45,40 @@ def scaled_pixels(network: ScaleNetwork, inputs: Tensor, logits: Tensor) -> Tens
     return network.log_scale(inputs.T[None, :, :, None]).reshape(-1).exp() * logits
 
 
-def descend(network: nn.Module, loss: Callable[[int], Tensor], *, steps: int, rate: float) -> None:
+def descend(
+    network: nn.Module,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    rate: float,
+    held_out: Callable[[], float] | None = None,
+    every: int = 50,
+) -> int:
     """Minimise ``loss(step)`` over the weights of `network`, which is frozen again afterwards.
 
-    Gradients are clipped to norm 1; the rate warms up over 20 steps and falls to a fiftieth.
+    Gradients are clipped to norm 1; the rate warms up over 20 steps and falls to a fiftieth. held_out: loss on what is
+    not fitted to; the weights that are kept are the best by it, looked at after 0, `every`, 2 `every` ... steps.
+    Returns how many steps the weights that are kept have seen.
     """
+    best, kept, seen = float("inf"), None, steps
     network.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     with torch.enable_grad():
-        for step in range(steps):
+        for step in range(steps + 1):
+            if held_out is not None and (step % every == 0 or step == steps) and (found := held_out()) < best:
+                best, kept, seen = found, copy.deepcopy(network.state_dict()), step
+            if step == steps:
+                break
             optimizer.zero_grad()
             loss(step).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+    if kept is not None:
+        network.load_state_dict(kept)
     network.requires_grad_(False)
+    return seen
 
 
 def _rate(step: int, steps: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +13,21 @@ from rich.progress import track
 from torch import Tensor
 
 from ruac.backbone import backbone_config, load_backbone
-from ruac.backbone.clicks import answer_and_correct
-from ruac.backbone.outputs import of_token, upsample
-from ruac.backbone.prompts import first_prompts
 from ruac.base.errors import RuacError
 from ruac.base.provenance import environment
-from ruac.calibration.descent import fit_scale, scaled_pixels
+from ruac.calibration.descent import descend
 from ruac.calibration.temperature import nll
-from ruac.data.augment import prepare
 from ruac.data.identity import dataset_hash
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset, check_orientation
 from ruac.data.synthetic.stress import StressConfig, stress
+from ruac.evaluation.metrics import object_band
+from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
+from ruac.evaluation.score import Encodings
 from ruac.inference.export import export_model, exported_backbone, load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import Look, LooksConfig, Question, ask_look
-from ruac.training.losses.band import loss_band
-from ruac.uncertainty.look_reader import LookReader, LookReaderConfig
+from ruac.uncertainty.look_reader import LookReader, LookReaderConfig, reread
 
 
 @dataclass
@@ -38,9 +36,10 @@ class LookReaderFitConfig:
     split: training images, never a domain of the sweep.
 
     looks: what follows the first answer; one look, which the reader reads beside it. images: drawn, each as it is and,
-    with stressed, once more under stress. objects: most of an image. corrections: at most so many random clicks after
-    the first prompt, any number alike. pixels: drawn of each object's band, so that objects weigh alike; map_pixels: of
-    its whole window. steps, batch, rate: of AdamW, cosine."""
+    with stressed, once more under stress. objects: most of an image. protocol: how they are prompted, as in the sweep;
+    half of the pictures get all its clicks, the others any number up to that. pixels: drawn of each object's band, so
+    that objects weigh alike; map_pixels: of its whole window. held_out: share of the images that is not fitted to, and
+    says when to stop. steps, batch, rate: of AdamW, cosine."""
 
     source: str = "???"
     out: str = "runs/look_reader"
@@ -54,13 +53,13 @@ class LookReaderFitConfig:
     stressed: bool = True
     stress: StressConfig = field(default_factory=StressConfig)
     objects: int = 6
-    corrections: int = 2
-    box_share: float = 0.2
-    pixels: int = 100
-    map_pixels: int = 40
-    steps: int = 1500
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    pixels: int = 200
+    map_pixels: int = 60
+    held_out: float = 0.2
+    steps: int = 1000
     batch: int = 4096
-    rate: float = 5e-3
+    rate: float = 3e-3
     seed: int = 0
     cpu: bool = False
 
@@ -73,22 +72,30 @@ class LookReaderFitConfig:
         for name in ("images", "objects", "pixels", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 1")
-        if min(self.corrections, self.map_pixels) < 0 or not 0 <= self.box_share <= 1 or self.rate <= 0:
-            raise RuacError("expected corrections and map_pixels of at least 0, box_share in [0, 1] and rate above 0")
+        if self.map_pixels < 0 or not 0 < self.held_out < 1 or self.rate <= 0:
+            raise RuacError("expected map_pixels of at least 0, held_out between 0 and 1 and rate above 0")
+        if self.protocol.next_click == "replay":
+            raise RuacError("protocol.next_click: replay, expected own_error: there are no clicks to repeat")
 
 
 @dataclass(frozen=True)
 class LookPixels:
-    """inputs: of the reader, ``[P, C]``. logits: of the mean of both looks. truth: 0 or 1."""
+    """inputs: of the reader, ``[P, C]``. logits: of the mean of both looks. truth: 0 or 1. image: number of its picture
+    among those drawn."""
 
     inputs: Tensor
     logits: Tensor
     truth: Tensor
+    image: Tensor
 
-    @torch.no_grad()
-    def loss(self, reader: LookReader) -> float:
+    def some(self, which: Tensor) -> LookPixels:
+        """Those of an index or a mask ``[P]``."""
+        return LookPixels(self.inputs[which], self.logits[which], self.truth[which], self.image[which])
+
+    def loss(self, reader: LookReader) -> Tensor:
         """Mean negative log-likelihood in nats."""
-        return float(nll(scaled_pixels(reader, self.inputs, self.logits), self.truth).mean())
+        reading = reader.read(self.inputs.T[None, :, :, None])  # taken as a map of one column
+        return nll(reread(self.logits[None, None, :, None], reading).reshape(-1), self.truth).mean()
 
 
 def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
@@ -103,21 +110,46 @@ def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
     pixels = draw_look_pixels(model, dataset, config)
     torch.manual_seed(config.seed)
     reader = LookReader(config.reader)
-    reader.standardise(pixels.inputs)
-    before = pixels.loss(reader)
+    fitted, held = _split(pixels, config.held_out)
+    reader.standardise(fitted.inputs)
+    losses = [_losses(reader, fitted, held)]
     generator = torch.Generator().manual_seed(config.seed)
-    settings = {"steps": config.steps, "batch": config.batch, "rate": config.rate, "generator": generator}
-    fit_scale(reader, pixels.inputs, pixels.logits, pixels.truth, **settings)
-    after = pixels.loss(reader)
+
+    def loss(_: int) -> Tensor:
+        return fitted.some(torch.randint(len(fitted.truth), (config.batch,), generator=generator)).loss(reader)
+
+    steps = descend(reader, loss, steps=config.steps, rate=config.rate, held_out=lambda: _losses(reader, held)[0])
+    losses.append(_losses(reader, fitted, held))
     model.looks, model.reader = config.looks, reader.eval().to(device)
     record = {
         "look_reader_fit": asdict(config),
         "source_sha256": dataset_hash(dataset),
         "pixels": len(pixels.logits),
-        "nll": {"before": before, "after": after},
+        "steps_kept": steps,
+        "nll": {
+            name: dict(zip(("before", "after"), pair, strict=True))
+            for name, pair in zip(("fitted", "held_out"), zip(*losses, strict=True), strict=True)
+        },
         "environment": environment(),
     }
     return export_model(model, spec, config.out, with_backbone=whole, record=record)
+
+
+def _split(pixels: LookPixels, share: float) -> tuple[LookPixels, LookPixels]:
+    """The pixels to fit to and those held out, by picture; the last ones drawn, in random order as they are.
+
+    Raises `RuacError` where one of the two would be empty.
+    """
+    count = int(pixels.image.max()) + 1
+    held = pixels.image >= count - max(1, round(share * count))
+    if held.all():
+        raise RuacError(f"{count} images: too few to hold out a share of {share:g}; expected at least 2")
+    return pixels.some(~held), pixels.some(held)
+
+
+@torch.no_grad()
+def _losses(reader: LookReader, *some: LookPixels) -> list[float]:
+    return [float(pixels.loss(reader)) for pixels in some]
 
 
 @torch.no_grad()
@@ -127,50 +159,49 @@ def draw_look_pixels(model: UncertainSam, dataset: MaskDataset, config: LookRead
     Raises `RuacError` where no object at all was looked at again.
     """
     rng = np.random.default_rng(config.seed)
-    torch.manual_seed(config.seed)
     drawn: list[tuple[Tensor, ...]] = []
+    images = 0
     picks = rng.permutation(len(dataset))[: config.images]
     for number in track(picks, description="source images"):
         sample = dataset[int(number)]
         masks = sample.masks[rng.permutation(len(sample.masks))[: config.objects]]
-        _draw(model, sample.image, masks, config, drawn)
+        views = [(sample.image, masks)]
         if config.stressed:
-            _draw(model, *stress(sample.image, masks, config.stress, rng), config, drawn)
+            views.append(stress(sample.image, masks, config.stress, rng))
+        found = [columns for view in views for columns in _draw(model, *view, config, rng)]
+        drawn += [(*columns, torch.full_like(columns[-1], images, dtype=torch.int64)) for columns in found]
+        images += bool(found)
     if not drawn:
         raise RuacError(f"{dataset.name}: no object was looked at again; all of them fill their pictures")
     return LookPixels(*(torch.cat(column) for column in zip(*drawn, strict=True)))
 
 
-def _draw(model: UncertainSam, image: np.ndarray, masks: np.ndarray, config: LookReaderFitConfig, drawn: list) -> None:
-    """Ask for the objects of one picture twice and add pixels of their windows."""
-    frame, device = model.backbone.frame(image.shape[:2]), next(model.parameters()).device
-    truth = F.interpolate(torch.from_numpy(masks)[None].float(), frame, mode="area")[0] > 0.5
-    kept = truth.flatten(1).any(1)
-    truth, masks = truth[kept].to(device), masks[kept.numpy()]
-    if not len(truth):
-        return
-    features = model.encode(prepare(image, frame).to(device)).expand(len(truth))
-    prompts = first_prompts(truth, box_share=config.box_share)
-    corrections = int(torch.randint(config.corrections + 1, ()))
-    *_, (prediction, choice, asked) = answer_and_correct(
-        lambda prompts: model.decode(features, prompts), prompts, truth, corrections=corrections
-    )
-    own = of_token(prediction.decoded.logits, choice)
-    seen = (upsample(own, image.shape[:2])[:, 0] > 0).cpu().numpy()
-    question = Question(image, asked, prediction, choice, seen)
+def _draw(
+    model: UncertainSam, image: np.ndarray, masks: np.ndarray, config: LookReaderFitConfig, rng: np.random.Generator
+) -> list[tuple[Tensor, ...]]:
+    """Ask for the objects of one picture twice; inputs, mean logits and truth at pixels of each one's window."""
+    body, protocol = model.backbone, config.protocol
+    if rng.random() < 0.5:
+        protocol = replace(protocol, clicks=int(rng.integers(1, protocol.clicks + 1)))
+    keys = [f"{rng.integers(2**62)}" for _ in masks]  # of random first clicks
+    encoded, frame = Encodings(image)(body), body.frame(image.shape[:2])
+    *_, last = prompt_objects(model.decode, encoded, masks, protocol, frame=frame, keys=keys)
+    question = Question(image, last.prompts, last.prediction, last.choice, last.masks)
     look = ask_look(model, config.looks, question, config.looks.looks[0])
     if look is None:
-        return
+        return []
     inputs = look.reader_inputs(question).movedim(1, -1)  # [M, h, w, C]
-    mean, targets = _mean_logits(look, question), _targets(look, masks, inputs.shape[1]).to(device)
-    for m, band in enumerate(loss_band(targets)):
-        place = band.nonzero()
-        if not len(place):
+    mean, cells = _mean_logits(look, question), inputs.shape[1:3]
+    targets = _covered(look, masks, cells).to(mean.device)
+    drawn = []
+    for m, near in enumerate(_covered(look, object_band(masks), cells)):
+        if not len(place := near.nonzero()):
             continue
-        inside = place[torch.randint(len(place), (config.pixels,), device=device)]
-        anywhere = torch.randint(inputs.shape[1], (config.map_pixels, 2), device=device)
+        inside = place[torch.from_numpy(rng.integers(len(place), size=config.pixels))]
+        anywhere = torch.from_numpy(rng.integers(cells, size=(config.map_pixels, 2)))
         y, x = torch.cat([inside, anywhere]).unbind(1)
         drawn.append(tuple(maps[m, y, x].cpu() for maps in (inputs, mean, targets)))
+    return drawn
 
 
 def _mean_logits(look: Look, question: Question) -> Tensor:
@@ -186,10 +217,10 @@ def _mean_logits(look: Look, question: Question) -> Tensor:
     return mean[:, 0]
 
 
-def _targets(look: Look, masks: np.ndarray, cells: int) -> Tensor:
-    """Whether the object covers at least half of each cell of its window, ``float [M, cells, cells]``."""
+def _covered(look: Look, masks: np.ndarray, cells: tuple[int, int]) -> Tensor:
+    """Whether each one's mask covers at least half of a cell of its window, ``float [M, *cells]``."""
     covered = []
     for n, view in zip(look.index, look.views, strict=True):
         window = torch.from_numpy(np.ascontiguousarray(masks[n][view.window])).float()[None, None]
-        covered.append(F.interpolate(window, (cells, cells), mode="area")[0, 0])
+        covered.append(F.interpolate(window, cells, mode="area")[0, 0])
     return (torch.stack(covered) >= 0.5).float()

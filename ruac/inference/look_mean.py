@@ -14,7 +14,7 @@ from ruac.inference.answer import Maps
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.second_look import Look, LooksConfig, Question, ask_look
 from ruac.inference.views import View
-from ruac.uncertainty.look_reader import LookReader
+from ruac.uncertainty.look_reader import LookReader, reread
 from ruac.uncertainty.maps import binary_entropy, decompose, logit_entropy, logit_uncertainty
 
 LN2 = math.log(2)
@@ -39,8 +39,9 @@ def look_again(model: UncertainSam, config: LooksConfig, question: Question, *, 
     2's own probabilities, without the head's calibration, exceeds 1/2, so that no head moves it. total: entropy of the
     mean probability; ``mutual_information``: what of it is disagreement between looks, ``H(mean) - mean H``;
     ``epistemic`` adds what the head's own posterior is unsure about; ``aleatoric``: the rest. Objects that fill the
-    picture are left as they are, to the last bit. The model's reader, if it has one, scales the mean's logit. parts:
-    with the head's split, which costs a quadrature.
+    picture are left as they are, to the last bit. The model's reader, if it has one, scales and shifts the mean's
+    logit, and so moves masks that are not kept. Of kept masks, total is 1 where the probability contradicts them.
+    parts: with the head's split, which costs a quadrature.
     """
     looks = [look for text in config.looks if (look := ask_look(model, config, question, text)) is not None]
     return combine(question, looks, config, reader=model.reader, parts=parts)
@@ -54,7 +55,7 @@ def combine(
     reader: LookReader | None = None,
     parts: bool = False,
 ) -> Looked:
-    """Average the first answer and `looks`, and scale the mean by what `reader` makes of them, see `look_again`."""
+    """Average the first answer and `looks`, and change the mean by what `reader` makes of them, see `look_again`."""
     size, prediction, choice = question.image.shape[:2], question.prediction, question.choice
     maps = prediction.maps(choice[:, None], size, parts=parts)
     total = maps.total.clone()
@@ -67,7 +68,7 @@ def combine(
         masks = masks.copy()
     whole, first = View.whole(size), _Answers.of(prediction, choice, parts=parts)
     further = [
-        _Answers.of(look.prediction, look.choice, None if reader is None else look.log_scales(reader, question), parts)
+        _Answers.of(look.prediction, look.choice, None if reader is None else look.read(reader, question), parts)
         for look in looks
     ]
     for n in sorted({n for look in looks for n in look.index}):
@@ -81,7 +82,10 @@ def combine(
         disagreement[n, 0] = mean.disagreement
         iou[n] = torch.stack([member.iou for member in members]).mean()
         count[n] = len(members) - 1
-        if not config.keep_masks:
+        if config.keep_masks:
+            kept = torch.from_numpy(masks[n]).to(mean.probability.device)
+            total[n, 0][(mean.probability > 0.5) != kept] = 1
+        else:
             masks[n] = mean.mask.cpu().numpy()
     split = {"aleatoric": aleatoric, "epistemic": (total - aleatoric).clamp(min=0)}
     return Looked(masks, iou, Maps(probability, total, split, {"mutual_information": disagreement}), count)
@@ -90,50 +94,49 @@ def combine(
 @dataclass(frozen=True, eq=False)
 class _Member:
     """One answer to one object. logit: calibrated, of the window's pixels. plain: SAM 2's own. aleatoric: the head's
-    part, where asked for and known. weight: of the window's pixels. log_scale: of a reader, or None."""
+    part, where asked for and known. weight: of the window's pixels. reading: ``[2, h, w]`` of a reader, or None."""
 
     window: tuple[slice, slice]
     logit: Tensor
     plain: Tensor
     aleatoric: Tensor | None
-    log_scale: Tensor | None
+    reading: Tensor | None
     weight: Tensor
     iou: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """The same of one look at N objects, on the look's own grid: ``[N, 1, h, w]`` each, iou ``[N]``."""
+    """The same of one look at N objects, on the look's own grid: ``[N, 1, h, w]`` each, reading
+    ``[N, 2, h, w]``, iou ``[N]``."""
 
     logit: Tensor
     plain: Tensor
     aleatoric: Tensor | None
-    log_scale: Tensor | None
+    reading: Tensor | None
     iou: Tensor
 
     @classmethod
-    def of(
-        cls, prediction: Prediction, choice: Tensor, log_scale: Tensor | None = None, parts: bool = False
-    ) -> _Answers:
+    def of(cls, prediction: Prediction, choice: Tensor, reading: Tensor | None = None, parts: bool = False) -> _Answers:
         aleatoric = None
         if parts and prediction.posterior is not None:
             aleatoric = decompose(*prediction.posterior.select(choice).calibrated())[0]
         iou = of_token(prediction.iou.float(), choice)[:, 0]
         logit, plain = prediction.calibrated_logit(choice), of_token(prediction.decoded.logits, choice)
-        return cls(logit, plain, aleatoric, log_scale, iou)
+        return cls(logit, plain, aleatoric, reading, iou)
 
     def member(self, n: int, view: View, edge: float) -> _Member:
-        """Object n, seen through `view`, at the picture's resolution. A reader's scales are turned back already."""
+        """Object n, seen through `view`, at the picture's resolution. What a reader says is turned back already."""
 
         def placed(maps: Tensor | None) -> Tensor | None:
             return None if maps is None else view.place(maps[n : n + 1])[0, 0]
 
-        scale = self.log_scale
+        reading = self.reading
         weight = view.weight(edge).to(self.logit.device)
-        if scale is not None:
-            scale = upsample(scale[n : n + 1], weight.shape)[0, 0]
+        if reading is not None:
+            reading = upsample(reading[n : n + 1], weight.shape)[0]
         return _Member(
-            view.window, placed(self.logit), placed(self.plain), placed(self.aleatoric), scale, weight, self.iou[n]
+            view.window, placed(self.logit), placed(self.plain), placed(self.aleatoric), reading, weight, self.iou[n]
         )
 
 
@@ -158,18 +161,19 @@ class _Mean:
         self.disagreement = (self.total - entropy).clamp(0, 1)
         self.aleatoric = torch.minimum(known, self.total)
         self.mask = sign > 0
-        if read := [member for member in members if member.log_scale is not None]:
-            self._scale(read, positive, negative)
+        if read := [member for member in members if member.reading is not None]:
+            self._reread(read, positive, negative)
 
-    def _scale(self, read: list[_Member], positive: Tensor, negative: Tensor) -> None:
-        """Scale the mean's logit by the readers' mean; the parts of its entropy keep their shares."""
-        weights, scale = torch.zeros_like(positive), torch.zeros_like(positive)
+    def _reread(self, read: list[_Member], positive: Tensor, negative: Tensor) -> None:
+        """Change the mean's logit by the mean of the readings; the parts of its entropy keep their shares."""
+        weights, reading = torch.zeros_like(positive), positive.new_zeros(2, *positive.shape)
         for member in read:
             weights[member.window] += member.weight
-            scale[member.window] += member.weight * member.log_scale
+            reading[(slice(None), *member.window)] += member.weight * member.reading
         tiny = torch.finfo(positive.dtype).tiny
         logit = positive.clamp_min(tiny).log() - negative.clamp_min(tiny).log()
-        logit = logit * (scale / weights.clamp(min=1)).exp()
+        logit = reread(logit[None, None], (reading / weights.clamp(min=1))[None])[0, 0]
         total = logit_uncertainty(logit)
         self.aleatoric = self.aleatoric * (total / self.total.clamp_min(tiny))
         self.probability, self.total = logit.sigmoid(), total
+        self.mask = torch.where(weights > 0, logit > 0, self.mask)

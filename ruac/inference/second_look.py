@@ -31,7 +31,8 @@ class LooksConfig:
     another margin. margin, pad: side of the window, in extents of mask and clicks, plus a share of the picture's side.
     largest: windows that exceed this share of the picture's side are not looked at. edge: share of a window over which
     its weight rises from 0. keep_masks: leave the first masks as they are and change their probability and uncertainty
-    only. feedback: show the first answer's mask to the second look.
+    only; where the looks together contradict a mask its uncertainty is 1. feedback: show the first answer's mask to
+    the second look.
     """
 
     looks: list[str] = field(default_factory=lambda: ["zoom"])
@@ -110,9 +111,9 @@ class Look:
     choice: Tensor
     edges: Tensor
 
-    def log_scales(self, reader: LookReader, question: Question) -> Tensor:
-        """What `reader` makes of this and the first answer, on each window's grid ``[M, 1, h, w]``, turned back."""
-        return reader.log_scale(self.reader_inputs(question))
+    def read(self, reader: LookReader, question: Question) -> Tensor:
+        """What `reader` makes of this and the first answer, on each window's grid ``[M, 2, h, w]``, turned back."""
+        return reader.read(self.reader_inputs(question))
 
     def reader_inputs(self, question: Question) -> Tensor:
         """`look_inputs` of both answers on each window's grid, ``[M, C, h, w]``."""

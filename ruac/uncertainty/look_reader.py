@@ -1,7 +1,8 @@
-"""A logit scale that reads two answers: what a second look at the same place says beside the first (ours; method, 7).
+"""A reader of two answers: what a second look at the same place says beside the first (ours; method, sec. 7).
 
-One answer hardly says where it is wrong; whether it survives a closer look says more than its own entropy. One
-positive factor per pixel of the looks' mean logit reads both answers and what differs, and moves no mask.
+One answer hardly says where it is wrong; whether it survives a closer look says more than its own entropy. Per pixel
+the reader scales the looks' mean logit and shifts it. The shift matters: a factor cannot say that both looks are
+probably wrong, and ranks errors worse (docs/results/looks.md).
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class SeenAnswer:
 
 
 class LookReader(nn.Module):
-    """Log of the scale from `INPUTS`, by two hidden layers per pixel; 0 at first, so that fitting starts at scale 1."""
+    """Log of a scale, and a shift in logits, from `INPUTS` by two hidden layers per pixel.
+
+    Both are about 0 at first, so that fitting starts at the mean of the looks.
+    """
 
     def __init__(self, config: LookReaderConfig):
         super().__init__()
@@ -63,7 +67,7 @@ class LookReader(nn.Module):
             nn.GELU(),
             nn.Conv2d(config.hidden, config.hidden, 1),
             nn.GELU(),
-            nn.Conv2d(config.hidden, 1, 1),
+            nn.Conv2d(config.hidden, 2, 1),
         )
         nn.init.normal_(self.network[-1].weight, std=1e-3)
         nn.init.zeros_(self.network[-1].bias)
@@ -76,12 +80,23 @@ class LookReader(nn.Module):
         self.spread.copy_(inputs.std(0).clamp(min=1e-3)[:, None, None])
 
     def forward(self, first: SeenAnswer, second: SeenAnswer, share: Tensor, edges: Tensor) -> Tensor:
-        """Log scale ``[N, 1, h, w]``; see `look_inputs`."""
-        return self.log_scale(look_inputs(first, second, share, edges))
+        """Log scale and shift ``[N, 2, h, w]``; see `look_inputs`."""
+        return self.read(look_inputs(first, second, share, edges))
 
-    def log_scale(self, inputs: Tensor) -> Tensor:
-        """The same of `look_inputs` ``[N, C, h, w]``; at most a factor of 20 either way."""
-        return self.network((inputs - self.middle) / self.spread).clamp(-3, 3)
+    def read(self, inputs: Tensor) -> Tensor:
+        """The same of `look_inputs` ``[N, C, h, w]``; at most a factor of 20 either way, and 9 logits.
+
+        Inputs beyond what it was fitted to count as 5 deviations from their mean: another domain may have any.
+        """
+        seen = ((inputs - self.middle) / self.spread).clamp(-5, 5)
+        log_scale, shift = self.network(seen).split(1, dim=1)
+        return torch.cat([log_scale.clamp(-3, 3), 3 * shift.clamp(-3, 3)], dim=1)
+
+
+def reread(logits: Tensor, reading: Tensor) -> Tensor:
+    """Logits ``[N, 1, h, w]`` of the looks' mean, with `LookReader.read` of them ``[N, 2, h, w]``."""
+    log_scale, shift = reading.split(1, dim=1)
+    return logits * log_scale.exp() + shift
 
 
 def look_inputs(first: SeenAnswer, second: SeenAnswer, share: Tensor, edges: Tensor) -> Tensor:

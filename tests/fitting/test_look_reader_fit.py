@@ -8,16 +8,17 @@ import torch
 
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
+from ruac.calibration.descent import descend
 from ruac.data.open import open_dataset
 from ruac.data.synthetic.shifts import SHIFTS
 from ruac.data.synthetic.stress import StressConfig, stress
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import answer_image
-from ruac.fitting.look_reader import LookReaderFitConfig, draw_look_pixels, run_look_reader_fit
+from ruac.fitting.look_reader import LookPixels, LookReaderFitConfig, draw_look_pixels, run_look_reader_fit
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
-from ruac.uncertainty.look_reader import INPUTS
+from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig
 
 FLIP = LooksConfig(looks=["flip"])  # masks of random weights fill the picture, which a zoom would leave alone
 
@@ -30,17 +31,54 @@ def config(coco_folder, shelf, out, **values):
 def test_a_fit_lowers_the_loss_and_its_export_reads_looks(coco_folder, shelf, tmp_path):
     out = run_look_reader_fit(config(coco_folder, shelf, tmp_path / "reader"))
     record = json.loads((out / "config.json").read_text())["record"]
-    assert record["nll"]["after"] < record["nll"]["before"]
+    for which in ("fitted", "held_out"):
+        assert record["nll"][which]["after"] < record["nll"][which]["before"]
+    assert 0 < record["steps_kept"] <= 60
     fitted = load_exported(out)
     plain = UncertainSam(fitted.backbone, None, looks=fitted.looks)
     sample = open_dataset(coco_folder)[0]
-    answers = answer_image({"plain": plain, "fitted": fitted}, sample, ProtocolConfig(clicks=1))
-    np.testing.assert_array_equal(answers["plain"].masks, answers["fitted"].masks)
-    probability = {name: answer.probability for name, answer in answers.items()}
-    assert not torch.allclose(probability["plain"], probability["fitted"])
-    sides = [p > 0.5 for p in probability.values()]
-    decided = (probability["plain"] - 0.5).abs() > 1e-4
-    assert torch.equal(sides[0] & decided, sides[1] & decided)
+    models = {"plain": plain, "fitted": fitted}
+    answers = answer_image(models, sample, ProtocolConfig(clicks=1))
+    assert not torch.allclose(answers["plain"].probability, answers["fitted"].probability)
+    decided = ((answers["fitted"].probability - 0.5).abs() > 1e-4).numpy()
+    np.testing.assert_array_equal(
+        answers["fitted"].masks & decided, (answers["fitted"].probability > 0.5).numpy() & decided
+    )
+    for model in models.values():
+        model.looks = LooksConfig(looks=["flip"], keep_masks=True)
+    kept = answer_image(models | {"vanilla": UncertainSam(fitted.backbone, None)}, sample, ProtocolConfig(clicks=1))
+    for name, answer in kept.items():
+        np.testing.assert_array_equal(answer.masks, kept["vanilla"].masks)
+        if name != "vanilla":
+            against = (answer.probability > 0.5).numpy() != answer.masks
+            assert (answer.uncertainty["total"].numpy()[against] == 1).all()
+    assert against.any(), "the reader contradicts masks of random weights"
+
+
+def test_a_fit_that_only_learns_its_pictures_by_heart_is_stopped():
+    """Truth that no input tells: every step past the first ones makes held-out pictures worse."""
+    generator = torch.Generator().manual_seed(0)
+    reader = LookReader(LookReaderConfig(hidden=32))
+    pixels = [
+        LookPixels(
+            torch.randn(300, len(INPUTS), generator=generator),
+            torch.randn(300, generator=generator),
+            (torch.rand(300, generator=generator) < 0.5).float(),
+            torch.zeros(300, dtype=torch.int64),
+        )
+        for _ in range(2)
+    ]
+
+    def held_out():
+        with torch.no_grad():
+            return float(pixels[1].loss(reader))
+
+    torch.manual_seed(0)
+    steps = descend(reader, lambda _: pixels[0].loss(reader), steps=300, rate=1e-2, held_out=held_out, every=10)
+    assert steps < 300
+    stopped = held_out()
+    descend(reader, lambda _: pixels[0].loss(reader), steps=300, rate=1e-2)
+    assert held_out() > stopped + 0.1
 
 
 def test_what_is_drawn_is_the_same_every_time_and_twice_as_much_under_stress(coco_folder, shelf, tmp_path, nano):
@@ -48,9 +86,10 @@ def test_what_is_drawn_is_the_same_every_time_and_twice_as_much_under_stress(coc
     clean = draw_look_pixels(model, dataset, config(coco_folder, shelf, tmp_path, stressed=False))
     both = [draw_look_pixels(model, dataset, config(coco_folder, shelf, tmp_path)) for _ in range(2)]
     assert clean.inputs.shape[1] == len(INPUTS)
-    assert clean.inputs.shape[0] == len(clean.logits) == len(clean.truth) == 3 * 2 * 140
+    assert clean.inputs.shape[0] == len(clean.logits) == len(clean.truth) == 3 * 2 * 260
     assert len(both[0].logits) == 2 * len(clean.logits)
     assert torch.equal(both[0].inputs, both[1].inputs)
+    assert clean.image.unique().tolist() == both[0].image.unique().tolist() == [0, 1, 2]
     assert set(clean.truth.unique().tolist()) == {0.0, 1.0}
 
 
@@ -72,6 +111,8 @@ def test_stress_draws_the_families_that_are_named():
     [
         ({"looks": {"looks": ["zoom", "flip"]}}, "expected one look"),
         ({"images": 0}, "images: 0"),
+        ({"held_out": 1}, "held_out between 0 and 1"),
+        ({"protocol": {"next_click": "replay"}}, "there are no clicks to repeat"),
         ({"backbone": None}, "exactly one of export= and backbone="),
         ({"stress": {"families": ["fogg"]}}, "'fogg', expected some of"),
         ({"stress": {"families": ["fog"], "leave_out": ["fog"]}}, "nothing is left"),

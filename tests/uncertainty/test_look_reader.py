@@ -1,10 +1,10 @@
-"""A reader of two answers: which inputs it sees, and that it moves no mask."""
+"""A reader of two answers: which inputs it sees, and what it may do to their mean."""
 
 import pytest
 import torch
 
 from ruac.base.errors import RuacError
-from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig, SeenAnswer, look_inputs
+from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig, SeenAnswer, look_inputs, reread
 
 
 def seen(seed):
@@ -38,14 +38,30 @@ def test_the_same_answer_twice_differs_nowhere():
     assert named["share of the picture"].abs().max() == 0
 
 
-def test_a_fresh_reader_scales_by_nearly_one_and_a_wild_one_within_bounds():
+def test_a_fresh_reader_changes_nearly_nothing_and_a_wild_one_keeps_within_bounds():
     reader = LookReader(LookReaderConfig(hidden=8))
     inputs = look_inputs(seen(0), seen(1), torch.ones(2), torch.zeros(2, 1, 16, 16))
     reader.standardise(inputs.movedim(1, -1).flatten(0, -2))
-    assert reader.log_scale(inputs).abs().max() < 0.1
+    assert reader.read(inputs).abs().max() < 0.1
     with torch.no_grad():
         reader.network[-1].bias.fill_(1e6)
-    assert reader(seen(0), seen(1), torch.ones(2), torch.zeros(2, 1, 16, 16)).max() == 3
+    reading = reader(seen(0), seen(1), torch.ones(2), torch.zeros(2, 1, 16, 16))
+    assert (reading[:, 0] == 3).all()
+    assert (reading[:, 1] == 9).all()
+
+
+def test_what_is_read_scales_and_shifts():
+    logits = torch.tensor([-2.0, 0.0, 1.0]).reshape(1, 1, 1, 3)
+    reading = torch.tensor([[0.0, 1.0, 2.0], [0.5, -0.5, -9.0]]).reshape(1, 2, 1, 3)
+    expected = torch.tensor([-1.5, -0.5, torch.tensor(2.0).exp() - 9])
+    torch.testing.assert_close(reread(logits, reading).reshape(-1), expected)
+
+
+def test_inputs_that_no_fit_has_seen_count_as_extreme_ones():
+    reader = LookReader(LookReaderConfig(hidden=8))
+    reader.standardise(torch.randn(1000, len(INPUTS)))
+    far = torch.full((1, len(INPUTS), 1, 1), 1e3)
+    assert torch.equal(reader.read(far), reader.read(10 * far))
 
 
 def test_a_width_of_nothing_is_refused():

@@ -1,10 +1,9 @@
 """A folder of pictures: what is written, what is left out and why, and that a killed run goes on where it was."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import numpy as np
 import pytest
@@ -127,64 +126,59 @@ def test_answers_among_the_pictures_are_no_pictures(predictor, pictures):
         picture_names(pictures / "answers", beside=pictures)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from builders import with_head
-from ruac.backbone import BackboneConfig, build_backbone
-from ruac.inference.folder import FolderQuestion, picture_names, predict_folder
-from ruac.inference.predictor import Predictor
-from ruac.inference.prompts_file import ObjectPrompt
-import torch
-torch.set_num_threads(1)
-torch.manual_seed(1)
-predictor = Predictor(with_head(build_backbone(BackboneConfig(image_size=64)).freeze()), device="cpu")
-pictures, out = map(Path, sys.argv[1:])
-objects = [ObjectPrompt(points=((20.0, y),), labels=(1,)) for y in (10.0, 30.0)]
-question = FolderQuestion({name: objects for name in picture_names(pictures)[0]})
-run = lambda place: predict_folder(predictor, pictures, out / place, question, progress=False)
-run("whole")
-replace, renamed = os.replace, 0
-def fatal(at, before):
-    def counted(*paths):
-        global renamed
+def killed(at, before, run):
+    """Run in a process of its own that is killed at its rename number `at`, before or right after it."""
+    replace, renamed = os.replace, 0
+
+    def fatal(*paths):
+        nonlocal renamed
         renamed += 1
         if before and renamed == at:
             os.kill(os.getpid(), signal.SIGKILL)
         replace(*paths)
         if renamed == at:
             os.kill(os.getpid(), signal.SIGKILL)
-    os.replace = counted
-for at in (1, 4, 6, 9, 13):
-    for before in (True, False):
-        child = os.fork()
-        if not child:
-            fatal(at, before)
-            run(f"{at} {before}")
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
-        files = [path.name for path in (out / f"{at} {before}").rglob("*") if path.is_file()]
-        print(at, before, len(files), any(name.endswith(".tmp") for name in files), len(run(f"{at} {before}").kept))
-"""
+
+    def body():
+        os.replace = fatal
+        run()
+
+    process = multiprocessing.get_context("fork").Process(target=body)
+    process.start()
+    process.join(60)
+    return process.exitcode
 
 
-def test_a_killed_run_started_again_gives_the_same_folder(pictures, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parents[1])])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED, str(pictures), str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert {line[3] for line in lines if line[1] == "True"} == {"True"}  # killed while something was half-written
-    assert len({line[4] for line in lines}) > 2  # with none, some or all pictures finished
-    whole = contents(out / "whole")
-    assert len(whole) == 13  # four files for each picture, and the list
-    assert len(lines) == 10
-    for at, before, *_ in lines:
-        assert contents(out / f"{at} {before}") == whole
+def test_a_killed_run_started_again_gives_the_same_folder(predictor, pictures, tmp_path):
+    objects = [ObjectPrompt(points=((20.0, y),), labels=(1,)) for y in (10.0, 30.0)]
+    question = FolderQuestion({name: objects for name in picture_names(pictures)[0]})
+
+    def run(out):
+        return predict_folder(predictor, pictures, out, question, progress=False)
+
+    run(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
+    assert len(whole) == 13  # four files for each of three pictures, and the list
+    kept = set()
+    for at in (1, 4, 6, 9, 13):
+        for before in (True, False):
+            out = tmp_path / f"{at} {before}"
+            assert killed(at, before, lambda out=out: run(out)) == -signal.SIGKILL
+            left = [name for name in contents(out) if name.endswith(".tmp")]
+            assert len(left) == before  # what was being written
+            assert ((out / INDEX).exists()) == (at == 13 and not before)
+            kept.add(len(run(out).kept))
+            assert contents(out) == whole
+    assert kept == {0, 1, 2, 3}
+
+
+def test_two_runs_do_not_share_a_folder(predictor, pictures, tmp_path, monkeypatch):
+    def again(*arguments):
+        predict_folder(predictor, pictures, tmp_path / "out", FolderQuestion({"a.png": [BOX]}), progress=False)
+
+    monkeypatch.setattr("ruac.inference.folder.answer_picture", again)
+    with pytest.raises(RuacError, match="another run is at work here"):
+        again()
 
 
 def test_the_verb(shelf, pictures, tmp_path, capsys):

@@ -16,6 +16,7 @@ VERBS = {
     "report": "write the HTML report of a sweep",
     "table": "print a sweep as a Markdown or LaTeX table",
     "compare": "compare sweeps of the same objects",
+    "doctor": "show versions, devices, checkpoints and what is missing",
     "quickstart": "train, export, sweep, predict and report in minutes",
     "reproduce": "train, export and sweep all rows of a plan",
     "fetch-checkpoint": "download official SAM 2.1 checkpoints",

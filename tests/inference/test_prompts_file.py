@@ -1,6 +1,8 @@
 """Prompts from a file: what is read, and what is said of every mistake."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,13 @@ def test_own_form(read):
     assert found["a.png"] == [ObjectPrompt(box=(1.0, 2.0, 3.5, 4.0)), cat]
     assert found["sub/b.png"] == [ObjectPrompt(points=((1.0, 1.0),), labels=(1,))]
     assert cat.entry() == {"points": [[5.0, 6.0], [7.0, 8.0]], "labels": [1, 0]}
+
+
+def test_the_example_of_the_page(read):
+    page = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
+    content = json.loads(example.replace("a.jpg", "a.png").replace("b.jpg", "b.png"))
+    assert [len(objects) for objects in read(content).values()] == [2, 1]
 
 
 def coco(**changes):

@@ -77,9 +77,10 @@ def _folder(args: argparse.Namespace) -> None:
     from ruac.base.config import load_config
     from ruac.base.errors import RuacError
     from ruac.inference.automatic import AutomaticConfig
-    from ruac.inference.folder import INDEX, FolderQuestion, picture_names, predict_folder
+    from ruac.inference.folder import FolderQuestion, picture_names, predict_folder
     from ruac.inference.predictor import DEFAULT, Predictor
     from ruac.inference.prompts_file import read_prompts
+    from ruac.inference.save import INDEX
 
     if args.point or args.background or args.box or args.out:
         raise RuacError(f"{args.image}: a folder; expected --prompts or --automatic, and no clicks, box or --out")

@@ -26,10 +26,9 @@ from ruac.inference.bounds import bounds_identity
 from ruac.inference.predicted import PredictedMasks
 from ruac.inference.predictor import Predictor
 from ruac.inference.prompts_file import ObjectPrompt
-from ruac.inference.save import FORMAT, PictureAnswer, discard
+from ruac.inference.save import FORMAT, INDEX, PictureAnswer, discard
 from ruac.inference.second_look import LooksConfig, looks_config
 
-INDEX = "predictions.json"
 _LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files.atomic_path, behind a kill
 
 

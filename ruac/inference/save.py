@@ -17,6 +17,7 @@ from ruac.inference.predicted import PredictedMasks
 from ruac.inference.prompts_file import UNNAMED
 
 FORMAT = 1
+INDEX = "predictions.json"  # of a folder of answers
 LEVELS = 65535  # uncertainty 1 in the 16-bit PNG
 SCALE = {"quantity": "total uncertainty", "scale": f"value / {LEVELS}", "range": "0 certain, 1 coin toss"}
 """Text chunks of the uncertainty PNG."""

@@ -14,9 +14,10 @@ from pycocotools import mask as rle
 from ruac.base.errors import RuacError
 from ruac.cli import main
 from ruac.inference.automatic import AutomaticConfig, AutomaticMasks
-from ruac.inference.folder import INDEX, FolderQuestion, answer_picture, picture_names, predict_folder
+from ruac.inference.folder import FolderQuestion, answer_picture, picture_names, predict_folder
 from ruac.inference.predictor import Predictor
 from ruac.inference.prompts_file import ObjectPrompt
+from ruac.inference.save import INDEX
 
 GRID = AutomaticConfig(points_per_side=2, min_reliability=0.1, max_overlap=0.99, min_area=4)
 BOX = ObjectPrompt(box=(5.0, 6.0, 40.0, 30.0), kind="shape")

@@ -12,8 +12,7 @@ from pycocotools import mask as rle
 
 from ruac.base.errors import RuacError
 from ruac.data.coco import to_rle
-from ruac.inference.folder import INDEX
-from ruac.inference.save import FORMAT
+from ruac.inference.save import FORMAT, INDEX
 
 
 @dataclass(frozen=True)

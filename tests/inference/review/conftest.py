@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from ruac.base.files import sha256
-from ruac.inference.folder import INDEX
 from ruac.inference.predicted import PredictedMasks
-from ruac.inference.save import PictureAnswer
+from ruac.inference.save import INDEX, PictureAnswer
 
 HEIGHT, WIDTH = 37, 53
 

@@ -7,8 +7,8 @@ import pytest
 
 from ruac.base.errors import RuacError
 from ruac.cli import main
-from ruac.inference.folder import INDEX
 from ruac.inference.review.queue import read_queue
+from ruac.inference.save import INDEX
 
 
 def test_the_riskiest_come_first(predicted):

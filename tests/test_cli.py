@@ -1,5 +1,6 @@
 """The command ``ruac``: every help at once, and names that stand in two places."""
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -70,3 +71,32 @@ def test_an_unknown_config_name_is_one_line(capsys):
         main(["train", "rauc", "source=x"])
     assert stopped.value.code == 2
     assert "did you mean 'ruac'" in capsys.readouterr().err
+
+
+def completions(line, tmp_path):
+    """What the shell is told, as the shell asks: by the environment, and a file for the answer."""
+    pytest.importorskip("argcomplete", reason="needs the extra completion")
+    answer = tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": "\n"}
+    environment = os.environ | asked | {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    code = "from ruac.cli import main; main([])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [word.strip() for word in answer.read_text().split("\n")]
+
+
+def test_a_shell_completes_verbs_arguments_and_values(tmp_path):
+    assert set(completions("ruac ", tmp_path)) >= set(VERBS)
+    assert completions("ruac review-q", tmp_path) == ["review-queue"]
+    assert set(completions("ruac predict --po", tmp_path)) == {"--point"}
+    assert completions("ruac review-queue answers --to ", tmp_path) == ["label-studio", "cvat", "fiftyone"]
+    (tmp_path / "photo.jpg").touch()
+    assert completions("ruac predict ph", tmp_path) == ["photo.jpg"]
+
+
+def test_without_argcomplete_a_shell_gets_no_answer(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    monkeypatch.setenv("COMP_LINE", "ruac ")
+    main([])
+    assert capsys.readouterr().out == ""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from types import ModuleType
 
 from ruac.base.errors import run_tool
+from ruac.cli.parser import ASKED, complete
 
 VERBS = {
     "predict": "segment an image with its uncertainty",
+    "review-queue": "sort a predicted folder by risk for annotation tools",
     "train": "train the uncertainty head on a source domain",
     "export": "turn a trained run into a model folder",
     "sweep": "evaluate models zero-shot over many domains",
     "report": "write the HTML report of a sweep",
     "table": "print a sweep as a Markdown or LaTeX table",
     "compare": "compare sweeps of the same objects",
+    "doctor": "show versions, devices, checkpoints and what is missing",
     "quickstart": "train, export, sweep, predict and report in minutes",
     "reproduce": "train, export and sweep all rows of a plan",
     "fetch-checkpoint": "download official SAM 2.1 checkpoints",
@@ -41,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _dispatch(argv: list[str]) -> None:
+    if ASKED in os.environ:
+        return complete(VERBS, lambda verb: _module(verb).main([], prog=f"ruac {verb}"))
     verb, *rest = argv or ["--help"]
     verb = OLD_NAMES.get(verb, verb)
     if verb in ("-h", "--help"):
@@ -50,13 +57,17 @@ def _dispatch(argv: list[str]) -> None:
 
         print(f"ruac {__version__}")
     elif verb in VERBS:
-        import_module(f"ruac.cli.{verb.replace('-', '_')}").main(rest, prog=f"ruac {verb}")
+        _module(verb).main(rest, prog=f"ruac {verb}")
     else:
         import difflib
 
         near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.0)
         print(f"error: {verb!r}: unknown verb; did you mean {near[0]!r}? ruac --help lists them", file=sys.stderr)
         raise SystemExit(2)
+
+
+def _module(verb: str) -> ModuleType:
+    return import_module(f"ruac.cli.{verb.replace('-', '_')}")
 
 
 def _help() -> str:

@@ -57,7 +57,8 @@ class AutomaticMasks:
         """Masks of a picture in any form that `Predictor.set_image` takes, the most reliable first.
 
         Keys as in SAM 2: ``segmentation`` (``bool [H, W]``), ``area``, ``bbox`` (x, y, width, height),
-        ``predicted_iou``, ``point_coords``; and ours: ``expected_iou``, ``reliability`` and ``mean_uncertainty``.
+        ``predicted_iou``, ``point_coords``; and ours: ``expected_iou``, ``reliability`` and ``mean_uncertainty``;
+        ``token``: which of SAM 2's masks the answer to that click is.
         """
         self.predictor.set_image(image)
         height, width = self.predictor.picture_size
@@ -82,9 +83,8 @@ class AutomaticMasks:
         masks, probability, uncertainty = (
             array.reshape(-1, *size) for array in (answer.masks, answer.probability, answer.uncertainty)
         )
-        scores, expected = answer.scores.reshape(-1), answer.expected_iou.reshape(-1)
-        fitted = answer.reliability
-        reliability = np.minimum(scores, expected) if fitted is None else fitted.reshape(-1)
+        numbers = (answer.scores, answer.expected_iou, answer.trust, answer.tokens)
+        scores, expected, reliability, tokens = (array.reshape(-1) for array in numbers)
         area = masks.sum(axis=(1, 2))
         for index in np.flatnonzero((reliability >= self.config.min_reliability) & (area >= self.config.min_area)):
             entry = {
@@ -95,6 +95,7 @@ class AutomaticMasks:
                 "reliability": float(reliability[index]),
                 "mean_uncertainty": float(uncertainty[index][masks[index]].mean()),
                 "point_coords": [points[index * len(points) // len(masks)].tolist()],
+                "token": int(tokens[index]),
             }
             yield entry, _pooled(probability[index])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,20 @@ class PredictedMasks:
     def expected_iou(self) -> np.ndarray:
         """IoU to expect of each mask by its probability map, ``[M]``; see `expected_iou.expected_iou`."""
         return expected_iou(self.masks > 0, self.probability)
+
+    @property
+    def trust(self) -> np.ndarray:
+        """The one number to rank masks by, ``[M]``: reliability, or without a fit the smaller of both IoUs."""
+        return np.minimum(self.scores, self.expected_iou) if self.reliability is None else self.reliability
+
+    def each(self) -> list[PredictedMasks]:
+        """The answer to each of the N objects, of ``[M, ...]``; of one object the answer itself."""
+        return [self] if self.masks.ndim == 3 else [self.part(index) for index in range(len(self.masks))]
+
+    def part(self, index: Any) -> PredictedMasks:
+        """All arrays at an index of their first dimension."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return PredictedMasks(**{name: None if array is None else array[index] for name, array in arrays.items()})
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """``masks, scores, logits`` as SAM 2's own predictor returns them: in its order, masks as float32."""

@@ -68,7 +68,7 @@ class Predictor:
             loaded = load_exported(model, backbone=backbone)
         self.device = torch.device(device or _best_device())
         self.model = loaded.to(self.device).eval()
-        self._reliability = (
+        self.reliability = (
             None if reliability is None else load_reliability(reliability, reliability_identity(self.model))
         )
         self._bounds_at = conformal or (None if isinstance(model, nn.Module) else model)
@@ -166,7 +166,7 @@ class Predictor:
         with. Raises `RuacError` without a fit, see `reliability.Reader.threshold_for`.
         """
         looks = [looks] if isinstance(looks, str) else list(looks)
-        reader = self._reliability and self._reliability.reader(looks)
+        reader = self.reliability and self.reliability.reader(looks)
         if reader is None or answer.reliability is None:
             raise RuacError(f"accept: no reliability for looks {looks}; expected a model with a fit of fit-reliability")
         return answer.reliability >= reader.threshold_for(risk)
@@ -205,8 +205,8 @@ class Predictor:
         """Forget which picture is set."""
         self._pictures = []
 
-    def _conformal(self, looks: LooksConfig | None) -> MaskBounds:
-        """The bounds of this model, looking as often; its hash is taken once."""
+    def bounds(self, looks: LooksConfig | None) -> MaskBounds:
+        """Conformal bounds of this model, looking as often; its hash is taken once. Raises `RuacError` for none."""
         if self._bounds_at is None:
             raise RuacError("alpha: no conformal bounds; expected conformal=, or an export with such a file")
         if repr(looks) not in self._bounds:
@@ -290,7 +290,7 @@ class Predictor:
     def _judged(
         self, answer: dict[str, np.ndarray], looks: list[str], first: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        reader = self._reliability and self._reliability.reader(looks)
+        reader = self.reliability and self.reliability.reader(looks)
         if reader is None:
             return {}
         features = mask_features(answer["masks"] > 0, answer["probability"], answer["scores"], first)
@@ -313,7 +313,7 @@ class Predictor:
         looks = looks_config(self.model.looks if looks is None else looks)
         if logits and (correct or looks is not None):
             raise RuacError("return_logits: expected without correct and looks, which change masks and no logits")
-        thresholds = None if alpha is None else self._conformal(looks).at(alpha)
+        thresholds = None if alpha is None else self.bounds(looks).at(alpha)
         return _How(multimask, logits, decomposed, correct, looks, thresholds)
 
 

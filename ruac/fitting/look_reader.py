@@ -35,11 +35,13 @@ class LookReaderFitConfig:
     """export: a folder of ruac export whose model gets looks and a reader; or backbone: SAM 2 without a head. source,
     split: training images, never a domain of the sweep.
 
-    looks: what follows the first answer; one look, which the reader reads beside it. images: drawn, each as it is and,
-    with stressed, once more under stress. objects: most of an image. protocol: how they are prompted, as in the sweep;
-    half of the pictures get all its clicks, the others any number up to that. pixels: drawn of each object's band, so
-    that objects weigh alike; map_pixels: of its whole window. held_out: share of the images that is not fitted to, and
-    says when to stop. steps, batch, rate: of AdamW, cosine."""
+    looks: what follows the first answer; one look, which the reader reads beside it. unasked: whether the export
+    looks again by itself, or only where ``looks=`` asks for it. hidden: width of the reader's layers. images:
+    drawn, each as it is and, with stressed, once more under stress. objects: most of an image. protocol: how they
+    are prompted, as in the sweep; half of the pictures get all its clicks, the others any number up to that.
+    pixels: drawn of each object's band, so that objects weigh alike; map_pixels: of its whole window. held_out:
+    share of the images that is not fitted to, and says when to stop. steps, batch, rate: of AdamW, cosine.
+    """
 
     source: str = "???"
     out: str = "runs/look_reader"
@@ -48,7 +50,8 @@ class LookReaderFitConfig:
     split: str | None = None
     orientation: str = "seen"
     looks: LooksConfig = field(default_factory=LooksConfig)
-    reader: LookReaderConfig = field(default_factory=LookReaderConfig)
+    hidden: int = 48
+    unasked: bool = True
     images: int = 350
     stressed: bool = True
     stress: StressConfig = field(default_factory=StressConfig)
@@ -66,6 +69,7 @@ class LookReaderFitConfig:
     def validate(self) -> None:
         if (self.export is None) == (self.backbone is None):
             raise RuacError("expected exactly one of export= and backbone=")
+        LookReaderConfig(hidden=self.hidden).validate()
         if len(self.looks.looks) != 1:
             raise RuacError(f"looks.looks: {self.looks.looks}, expected one look for the reader to read")
         check_orientation(self.orientation)
@@ -109,7 +113,7 @@ def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
     dataset = open_dataset(config.source, split=config.split, orientation=config.orientation)
     pixels = draw_look_pixels(model, dataset, config)
     torch.manual_seed(config.seed)
-    reader = LookReader(config.reader)
+    reader = LookReader(LookReaderConfig(hidden=config.hidden, look=config.looks.looks[0]))
     fitted, held = _split(pixels, config.held_out)
     reader.standardise(fitted.inputs)
     losses = [_losses(reader, fitted, held)]
@@ -120,7 +124,7 @@ def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
 
     steps = descend(reader, loss, steps=config.steps, rate=config.rate, held_out=lambda: _losses(reader, held)[0])
     losses.append(_losses(reader, fitted, held))
-    model.looks, model.reader = config.looks, reader.eval().to(device)
+    model.looks, model.reader = config.looks if config.unasked else None, reader.eval().to(device)
     record = {
         "look_reader_fit": asdict(config),
         "source_sha256": dataset_hash(dataset),

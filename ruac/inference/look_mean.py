@@ -67,10 +67,7 @@ def combine(
     if looks and not config.keep_masks:
         masks = masks.copy()
     whole, first = View.whole(size), _Answers.of(prediction, choice, parts=parts)
-    further = [
-        _Answers.of(look.prediction, look.choice, None if reader is None else look.read(reader, question), parts)
-        for look in looks
-    ]
+    further = [_Answers.of(look.prediction, look.choice, look.read(reader, question), parts) for look in looks]
     for n in sorted({n for look in looks for n in look.index}):
         members = [first.member(n, whole, config.edge)]
         for look, answers in zip(looks, further, strict=True):

@@ -102,17 +102,26 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A further answer to some of the objects. index: ``[M]`` which. views: a window each. choice: ``[M]``. edges:
-    ``[M, 1, h, w]``, strength of the image's edges in each window, for a reader."""
+    """A further answer to some of the objects.
 
+    name: as the config has it. index: ``[M]`` which. views: a window each. choice: ``[M]``. edges: ``[M, 1, h, w]``,
+    strength of the image's edges in each window, for a reader.
+    """
+
+    name: str
     index: list[int]
     views: list[View]
     prediction: Prediction
     choice: Tensor
     edges: Tensor
 
-    def read(self, reader: LookReader, question: Question) -> Tensor:
-        """What `reader` makes of this and the first answer, on each window's grid ``[M, 2, h, w]``, turned back."""
+    def read(self, reader: LookReader | None, question: Question) -> Tensor | None:
+        """What `reader` makes of this and the first answer, on each window's grid ``[M, 2, h, w]``, turned back.
+
+        None without a reader, and of a look that it was not fitted to.
+        """
+        if reader is None or reader.config.look != self.name:
+            return None
         return reader.read(self.reader_inputs(question))
 
     def reader_inputs(self, question: Question) -> Tensor:
@@ -169,7 +178,7 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
     choice = torch.where(single, torch.zeros_like(single, dtype=torch.int64), best_candidate(prediction.iou))
     strength = torch.cat(edges)[of_view]
     strength = torch.stack([one.flip(-1) if view.flip else one for one, view in zip(strength, views, strict=True)])
-    return Look(index, views, prediction, choice, strength)
+    return Look(look, index, views, prediction, choice, strength)
 
 
 def _edges(pixels: Tensor, cells: tuple[int, int]) -> Tensor:

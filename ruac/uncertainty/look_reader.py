@@ -35,9 +35,10 @@ INPUTS = (
 
 @dataclass
 class LookReaderConfig:
-    """hidden: width of its two layers."""
+    """hidden: width of its two layers. look: the one it reads beside the first answer; others it leaves alone."""
 
     hidden: int = 48
+    look: str = "zoom"
 
     def validate(self) -> None:
         if self.hidden < 1:

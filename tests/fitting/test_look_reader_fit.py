@@ -53,6 +53,15 @@ def test_a_fit_lowers_the_loss_and_its_export_reads_looks(coco_folder, shelf, tm
             against = (answer.probability > 0.5).numpy() != answer.masks
             assert (answer.uncertainty["total"].numpy()[against] == 1).all()
     assert against.any(), "the reader contradicts masks of random weights"
+    fitted.reader.config.look = "zoom"
+    unread = answer_image({"plain": plain, "fitted": fitted}, sample, ProtocolConfig(clicks=1))
+    assert torch.equal(unread["plain"].probability, unread["fitted"].probability), "a look it was not fitted to"
+
+
+def test_an_export_may_look_again_only_where_it_is_asked(coco_folder, shelf, tmp_path):
+    asked = load_exported(run_look_reader_fit(config(coco_folder, shelf, tmp_path / "reader", unasked=False)))
+    assert asked.looks is None
+    assert asked.reader.config.look == "flip"
 
 
 def test_a_fit_that_only_learns_its_pictures_by_heart_is_stopped():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from ruac.backbone.outputs import Decoded, Features, best_candidate
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
+
+if TYPE_CHECKING:
+    from ruac.backbone.load import BackboneConfig
 
 
 class MemoryBlocks(NamedTuple):
@@ -38,6 +41,7 @@ class Backbone(nn.Module):
         self.name = name
         self.stride, self.mask_stride = 16, 4  # of the embedding and of decoded maps, in pixels
         self.boxes_only = False  # whether it was trained for boxes, and for the single mask
+        self.config: BackboneConfig | None = None  # how to build it again, where it was built by one
         decoder = sam.sam_mask_decoder
         self.token_dim: int = decoder.transformer_dim
         self.channels: int = decoder.transformer_dim // 8

@@ -55,7 +55,7 @@ def _picture(args: argparse.Namespace) -> None:
     picture_format(out)  # a name that cannot be written is said before the work
     if args.save is not None and args.image.is_file():
         check_same_picture(args.save, args.image.stem, args.image)
-    predictor = Predictor(args.model or DEFAULT, backbone=args.backbone, conformal=args.conformal)
+    predictor = Predictor.from_pretrained(args.model or DEFAULT, backbone=args.backbone, conformal=args.conformal)
     image = read_image(args.image)
     predictor.set_image(image)
     clicks = args.point + args.background

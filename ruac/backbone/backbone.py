@@ -138,8 +138,10 @@ class Backbone(nn.Module):
         return factors, weights, hooks
 
     def memory_blocks(self) -> MemoryBlocks | None:
-        """Frozen copies of the memory encoder's mask embedding, image projection and fuser."""
+        """Frozen copies of the memory encoder's mask embedding, image projection and fuser; None without a memory."""
         source = self.sam.memory_encoder
+        if source is None:
+            return None
         blocks = MemoryBlocks(*(copy.deepcopy(getattr(source, name)) for name in MemoryBlocks._fields))
         for block in blocks:
             block.requires_grad_(False).eval()

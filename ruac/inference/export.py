@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ruac.backbone import BackboneConfig, build_backbone, load_backbone
+from ruac.backbone.checkpoint import drop_memory
 from ruac.backbone.load import known_by_name
+from ruac.backbone.names import OFFICIAL
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_folder, write_text
 from ruac.calibration import load_calibrator
@@ -112,6 +114,8 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     if config.backbone_included:
         with torch.random.fork_rng(devices=[]):
             body = build_backbone(config.backbone)
+        if config.backbone.kind in OFFICIAL:
+            drop_memory(body.sam, parts["backbone"])
         _load(body.sam, parts["backbone"], folder / WEIGHTS)
         body.freeze()
     else:

@@ -27,9 +27,8 @@ prompts = {
     "mask_input": np.zeros((1, 1, side // 4, side // 4), np.float32),
     "has_mask": np.zeros(1, np.float32),
 }
-names = [output.name for output in decoder.get_outputs()]
 named = dict(zip(("embedding", "high_res_0", "high_res_1"), features, strict=True))
-answer = dict(zip(names, decoder.run(None, named | prompts), strict=True))
+answer = dict(zip((o.name for o in decoder.get_outputs()), decoder.run(None, named | prompts), strict=True))
 
 best = 1 + int(answer["scores"][0, 1:].argmax())  # 0 is the single mask, 1 to 3 the candidates
 logits, uncertainty = (

@@ -1,4 +1,4 @@
-"""``ruac export`` as a script: tools/export.py takes the same arguments."""
+"""``ruac export-onnx`` as a script: tools/export_onnx.py takes the same arguments."""
 
 from ruac.base.errors import run_tool
 from ruac.cli.export_onnx import main

@@ -15,7 +15,7 @@ from ruac.cli.parser import verb_parser
 
 EXAMPLE = "ruac benchmark metrics sweep --quick"
 NAMES = ("metrics", "sweep", "memory", "boundary", "head", "startup")
-ON_REQUEST = ("gpu", "onnx")  # not among all: need what not every machine has
+ON_REQUEST = ("onnx", "gpu")  # not among all: need what not every machine has
 
 
 def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:

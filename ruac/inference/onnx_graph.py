@@ -20,6 +20,7 @@ from ruac.uncertainty.maps import logit_uncertainty, probit_logit
 
 FEATURES = ("embedding", "high_res_0", "high_res_1")
 PROMPTS = ("points", "labels", "mask_input", "has_mask")
+HEADS = ("none", "signed", "nonnegative", "temperature", "local_temperature")  # analytic, and tested as graphs
 ANSWERS = ("masks", "scores", "object_score", "probability", "uncertainty", "aleatoric", "epistemic")
 
 
@@ -82,6 +83,8 @@ def check_exportable(model: UncertainSam) -> UncertainSam:
         raise RuacError(f"backbone {body.name}: expected SAM 2's decoder; a SAM 1 has no such graph")
     if model.ensemble or model.looks or model.filters:
         raise RuacError("a graph is one pass of the decoder; expected a model without ensemble, looks and filters")
+    if model.head is not None and model.head.config.posterior not in HEADS:
+        raise RuacError(f"head {model.head.config.posterior}: has no graph; expected one of {', '.join(HEADS)}")
     if model.calibrator is not None and model.calibrator.reads:
         needs = ", ".join(model.calibrator.reads)
         raise RuacError(f"calibrator {model.calibrator.kind}: reads {needs}, which the graph does not have")

@@ -93,6 +93,7 @@ class LocalScale:
     def of(cls, network: LocalTemperature, decoded: Decoded, logits: Tensor) -> LocalScale:
         """Of all four tokens of a decoder pass, whose masks are the signs of `logits`."""
         tokens = torch.arange(logits.shape[1], device=logits.device)
+        # shape[0], also below: of a graph for any number of objects len() would make one for this number.
         return cls(network, logits, decoded.iou.float(), tokens.expand(logits.shape[0], -1))
 
     def select(self, index: Tensor) -> LocalScale:

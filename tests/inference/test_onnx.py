@@ -15,11 +15,12 @@ from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
 from ruac.calibration.clustered import Clustered
 from ruac.calibration.temperature import Temperature
+from ruac.data.augment import normalise
 from ruac.inference.answer import answer_maps
 from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
-from ruac.inference.onnx_export import export_onnx, graph_image, quantise_onnx, read_onnx
+from ruac.inference.onnx_export import export_onnx, exported_programs, graph_image, quantise_onnx, read_onnx
 from ruac.inference.onnx_graph import ANSWERS, FEATURES, PROMPTS, DecoderGraph, EncoderGraph, check_exportable
 from ruac.inference.predictor import Predictor
 from ruac.uncertainty import BayesianConfig, head_config
@@ -76,8 +77,6 @@ def test_the_graph_in_torch_is_the_model(nano, kind):
     predictor = Predictor(model, device="cpu")
     predictor.set_image(IMAGE)
     torch.testing.assert_close(features[0], predictor.picture_features.embedding, atol=1e-5, rtol=0)
-    from ruac.data.augment import normalise
-
     check(found, expected(model, normalise(image), prompts), atol=1e-4)
 
 
@@ -85,6 +84,7 @@ def test_what_has_no_graph_is_refused(nano):
     for model, message in (
         (UncertainSam(nano, Ensemble(EnsembleConfig(jitters=1))), "without ensemble"),
         (UncertainSam(nano, None).looking(["zoom"]), "ensemble, looks and filters"),
+        (with_head(nano, head_config("dropout")), "head dropout: has no graph"),
         (UncertainSam(nano, None, calibrator=Clustered()), "calibrator clustered: reads feature"),
     ):
         with pytest.raises(RuacError, match=message):
@@ -94,6 +94,21 @@ def test_what_has_no_graph_is_refused(nano):
 def test_a_folder_that_is_none(tmp_path):
     with pytest.raises(RuacError, match="expected a folder written by ruac export-onnx"):
         read_onnx(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nonnegative", "none"])
+def test_programs_take_any_number_of_objects_and_points(nano, kind):
+    config = KINDS[kind]
+    model = UncertainSam(nano, None).eval() if config is None else with_head(nano, config, noise=0.05)
+    model.calibrator = Temperature(temperature=1.7)
+    image = torch.from_numpy(graph_image(IMAGE, 64))
+    encoder, decoder = (program.module() for program in exported_programs(model))
+    for count, clicks in ((1, 1), (5, 4)):
+        prompts = prompts_of(count, clicks, 64)
+        check(
+            [x.detach() for x in decoder(*encoder(image), *prompts)], expected(model, normalise(image), prompts), 1e-4
+        )
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +131,6 @@ def test_onnx_runtime_says_the_same(folder):
     encoder, decoder = sessions(folder)
     image = graph_image(IMAGE, 256)
     features = dict(zip(FEATURES, encoder.run(None, {"image": image}), strict=True))
-    from ruac.data.augment import normalise
-
     for count, clicks in ((1, 1), (2, 3), (7, 5)):
         prompts = prompts_of(count, clicks, 256, seed=count)
         given = dict(zip(PROMPTS, (x.numpy() for x in prompts), strict=True))

@@ -2,6 +2,8 @@
 
 import ruac  # noqa: F401, I001  (first of all: it mends torchvision for what is imported below)
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from ruac.backbone import Backbone, BackboneConfig, Decoded
 from ruac.backbone.backbone import MemoryBlocks
 from ruac.data.sample import Record, Sample
+from ruac.inference.export import export_model
 from ruac.inference.model import UncertainSam
 from ruac.uncertainty import BayesianConfig, HeadConfig, build_head
 
@@ -62,6 +65,13 @@ def save_backbone(body: Backbone, folder: Path) -> BackboneConfig:
     spec = BackboneConfig(kind="nano", checkpoint=str(folder / "nano.safetensors"), image_size=body.image_size)
     (folder / "backbone.yaml").write_text(yaml.safe_dump(vars(spec)))
     return spec
+
+
+def export_with_backbone_beside(model: UncertainSam, spec: BackboneConfig, out: Path, **about) -> Path:
+    """A head-only export, with the file of its backbone in the same folder, where it may be named."""
+    export_model(model, replace(spec, checkpoint="nano.safetensors"), out, with_backbone=False, **about)
+    shutil.copy(spec.checkpoint, out / "nano.safetensors")
+    return out
 
 
 def mask_of(text: str) -> np.ndarray:

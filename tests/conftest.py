@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from builders import rle_of, save_backbone, with_head
+from builders import export_with_backbone_beside, rle_of, save_backbone, with_head
 from PIL import Image
 from pycocotools import mask as rle
 
 from ruac.backbone import Backbone, BackboneConfig, build_backbone
-from ruac.inference.export import export_model
 
 torch.set_num_threads(1)
 
@@ -101,7 +100,7 @@ def shared_data() -> Path:
 def shelf(tmp_path_factory, nano, coco_folder):
     """A folder with backbone.yaml, an export named head, and two domains under domains/."""
     folder = tmp_path_factory.mktemp("shelf")
-    export_model(with_head(nano), save_backbone(nano, folder), folder / "head", with_backbone=False)
+    export_with_backbone_beside(with_head(nano), save_backbone(nano, folder), folder / "head")
     for name in ("first", "second"):
         shutil.copytree(coco_folder, folder / "domains" / name)
     return folder

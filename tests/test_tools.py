@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from builders import save_backbone, with_head
+from builders import export_with_backbone_beside, save_backbone, with_head
 from PIL import Image
 
 from ruac.base.errors import run_tool
 from ruac.data.open import open_dataset
-from ruac.inference.export import export_model
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -65,7 +64,7 @@ def shelf(tmp_path_factory, nano):
     (folder / "sweep.yaml").write_text(
         yaml.safe_dump({"cpu": True, "panels": 1, "limit": 2, "protocol": {"clicks": 1}})
     )
-    export_model(with_head(nano), backbone, folder / "export", with_backbone=False)
+    export_with_backbone_beside(with_head(nano), backbone, folder / "export")
     (folder / "empty.yaml").write_text("{}\n")
     return folder
 
@@ -81,7 +80,8 @@ def test_train_export_sweep_predict(shelf, coco_folder, tmp_path, capsys):
     assert "step 4 loss" not in resumed
 
     assert f"exported: {export}" in succeed("export", run, export, "--head-only")
-    models = f"models=[{{name: ruac, export: {export}}}]"
+    own = shelf / "backbone.yaml"  # of no name that an export may open
+    models = f"models=[{{name: ruac, export: {export}, backbone: {own}}}]"
     out = succeed("sweep", shelf / "sweep.yaml", models, f"domains=[{coco_folder}]", f"out={sweep}")
     assert f"report:  {sweep / 'report.html'}" in out
     assert "ruac" in (sweep / "report.html").read_text()
@@ -89,7 +89,8 @@ def test_train_export_sweep_predict(shelf, coco_folder, tmp_path, capsys):
 
     image, overlay = coco_folder / "images" / "0.png", tmp_path / "overlay.png"
     y, x = open_dataset(coco_folder)[0].masks[0].nonzero()
-    assert "predicted IoU" in succeed("predict", image, "--point", x[0], y[0], "--model", export, "--out", overlay)
+    extra = ("--backbone", own, "--out", overlay)
+    assert "predicted IoU" in succeed("predict", image, "--point", x[0], y[0], "--model", export, *extra)
     with Image.open(overlay) as picture:
         picture.load()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from ruac.backbone.outputs import Decoded, Features, best_candidate
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
+
+if TYPE_CHECKING:
+    from ruac.backbone.load import BackboneConfig
 
 
 class MemoryBlocks(NamedTuple):
@@ -38,6 +41,7 @@ class Backbone(nn.Module):
         self.name = name
         self.stride, self.mask_stride = 16, 4  # of the embedding and of decoded maps, in pixels
         self.boxes_only = False  # whether it was trained for boxes, and for the single mask
+        self.config: BackboneConfig | None = None  # how to build it again, where it was built by one
         decoder = sam.sam_mask_decoder
         self.token_dim: int = decoder.transformer_dim
         self.channels: int = decoder.transformer_dim // 8
@@ -76,20 +80,25 @@ class Backbone(nn.Module):
         return Features(coarse, [decoder.conv_s0(fine), decoder.conv_s1(middle)], F.avg_pool2d(images, 4))
 
     def decode(self, features: Features, prompts: Prompts) -> Decoded:
-        """Decode N prompts on features already gathered per object (``features.embedding [N, ...]``).
+        """Decode N prompts on features already gathered per object (``features.embedding [N, ...]``)."""
+        # Without a point SAM 2 is given none, rather than a list of none, to which it would add its padding.
+        points = (prompts.points, prompts.labels) if prompts.labels.shape[1] else None
+        return self.decode_embedded(
+            features, *self.sam.sam_prompt_encoder(points=points, boxes=None, masks=prompts.mask_logits)
+        )
+
+    def decode_embedded(self, features: Features, sparse: Tensor, dense: Tensor) -> Decoded:
+        """The same of prompts as SAM 2's prompt encoder leaves them: ``[N, P, D]`` and ``[N, D, S/16, S/16]``.
 
         SAM 2's own decoder runs unchanged; the two factors of its last inner product are read
         off by hooks, so that a head can replace that step without a copy of the decoder.
         """
-        encoder, decoder = self.sam.sam_prompt_encoder, self.sam.sam_mask_decoder
-        # Without a point SAM 2 is given none, rather than a list of none, to which it would add its padding.
-        points = (prompts.points, prompts.labels) if prompts.labels.shape[1] else None
-        sparse, dense = encoder(points=points, boxes=None, masks=prompts.mask_logits)
+        decoder = self.sam.sam_mask_decoder
         factors, weights, hooks = self.read_factors()
         try:
             logits, iou, tokens, object_score = decoder.predict_masks(
                 image_embeddings=features.embedding,
-                image_pe=encoder.get_dense_pe(),
+                image_pe=self.sam.sam_prompt_encoder.get_dense_pe(),
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
                 repeat_image=False,
@@ -134,8 +143,10 @@ class Backbone(nn.Module):
         return factors, weights, hooks
 
     def memory_blocks(self) -> MemoryBlocks | None:
-        """Frozen copies of the memory encoder's mask embedding, image projection and fuser."""
+        """Frozen copies of the memory encoder's mask embedding, image projection and fuser; None without a memory."""
         source = self.sam.memory_encoder
+        if source is None:
+            return None
         blocks = MemoryBlocks(*(copy.deepcopy(getattr(source, name)) for name in MemoryBlocks._fields))
         for block in blocks:
             block.requires_grad_(False).eval()

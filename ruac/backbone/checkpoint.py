@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ruac.backbone.names import OFFICIAL
+from ruac.backbone.transformers_names import from_transformers, of_transformers
 from ruac.base.errors import RuacError
 
 # The width of the patch embedding and the number of trunk blocks tell the four sizes apart.
@@ -18,6 +19,10 @@ _PATCH_EMBED = "image_encoder.trunk.patch_embed.proj.weight"
 _BLOCKS = "image_encoder.trunk.blocks."
 # What SAM 2.1 has and SAM 2.0 has not; every other name and shape is the same.
 _NEW_IN_2_1 = {"no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias"}
+_MEMORY = (
+    *("memory_attention.", "memory_encoder.", "mask_downsample.", "obj_ptr_proj.", "obj_ptr_tpos_proj."),
+    *("maskmem_tpos_enc", "no_mem_pos_enc", "no_obj_ptr", "no_obj_embed_spatial"),
+)
 _NAMES_SHOWN = 3
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -26,19 +31,38 @@ Shapes = Mapping[str, tuple[int, ...]]
 def load_official(model: nn.Module, path: str | Path, size: str) -> None:
     """Copy the official checkpoint at `path` into `model`, a SAM 2.1 of `size`; every name and shape must agree.
 
-    Reads ``.pt`` (a state dict under the key ``model``, as published) and ``.safetensors`` (a flat one).
-    Code inside a pickle is never run.
+    Reads ``.pt`` (a state dict under the key ``model``, as published) and ``.safetensors`` (a flat one), also with the
+    names of the transformers library; of a checkpoint for single images the model has no memory then. Code inside a
+    pickle is never run.
 
     Raises `RuacError` naming the file when it cannot be read, or holds other tensors than the model (a SAM 2.0
     checkpoint or one of another size is named as such). The model is then left as it was.
     """
     path = Path(path)
     state = read_state(path)
+    if of_transformers(state):
+        try:
+            state = from_transformers(state)
+        except RuacError as error:
+            raise RuacError(f"{path}: {error}") from error
+        drop_memory(model, state)
+    load_state(model, state, size, str(path))
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], size: str, where: str) -> None:
+    """Copy a state dict with SAM 2's names that was found at `where`; raises as `load_official` does."""
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if found != expected:
-        raise RuacError(f"{path}: {_describe(found, size)}: {_differences(found, expected)}")
+        raise RuacError(f"{where}: {_describe(found, size)}: {_differences(found, expected)}")
     model.load_state_dict(state)
+
+
+def drop_memory(model: nn.Module, names: Iterable[str]) -> None:
+    """Take from an official `model` what only videos need, if nothing of it is among `names`: it would be noise."""
+    if not any(name.startswith(_MEMORY) for name in names):
+        for part in _MEMORY:
+            setattr(model, part.rstrip("."), None)
 
 
 def read_state(path: str | Path, *, key: str | None = "model") -> dict[str, Tensor]:
@@ -116,8 +140,6 @@ def _describe(found: Shapes, size: str) -> str:
     """One clause on what the file is, before the list of what differs."""
     actual = identify(found)
     if actual is None:
-        if any(name.startswith("vision_encoder.") for name in found):
-            return f"names of the transformers library, expected the original ones of sam2.1 {size}"
         return f"not an official SAM 2 checkpoint, expected sam2.1 {size}"
     version = "sam2.1" if _NEW_IN_2_1 & found.keys() else "sam2.0"
     if (version, actual) == ("sam2.1", size):

@@ -47,8 +47,20 @@ def backbone_config(spec: str) -> BackboneConfig:
     raise RuacError(f"backbone {spec!r}: {known}; did you mean '{near}'?")
 
 
+def known_by_name(config: BackboneConfig) -> bool:
+    """Whether a config of this package names that checkpoint: it can be found without a path of anybody's own."""
+    own = (load_config(BackboneConfig, path) for path in (ROOT / "configs" / "backbone").glob("*.yaml"))
+    return (config.kind, config.checkpoint) in {(each.kind, each.checkpoint) for each in own}
+
+
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone of `config` with random weights, for loading into or for tests."""
+    backbone = _built(config)
+    backbone.config = config
+    return backbone
+
+
+def _built(config: BackboneConfig) -> Backbone:
     if config.kind == "nano":
         return Backbone(Nano(image_size=config.image_size), name="nano")
     if config.kind == "medsam_lite":

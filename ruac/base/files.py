@@ -25,19 +25,49 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):  # it may never have been made
+                temporary.unlink()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:
         if _disk_is_full(error, path.parent):
             raise RuacError(f"{path}: no free disk space, nothing was written") from error
         if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
             raise RuacError(f"{path}: cannot be written: {error.strerror}") from error
         raise
-    finally:
-        with suppress(OSError):  # it may never have been made
-            temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, last: str) -> Iterator[Path]:
+    """Yield a temporary sibling folder to fill; its files become those of `path` on success.
+
+    A `path` that does not exist appears whole. In one that does, files are replaced one by one, `last` after all
+    others, and files of other names stay. On an exception the temporary folder is removed and `path` left as it was.
+    Raises `RuacError` when the disk is full or the folder cannot be written.
+    """
+    path = Path(path).absolute()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _explained(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            if not path.exists():
+                temporary.rename(path)
+            else:
+                for file in sorted(temporary.iterdir(), key=lambda file: file.name == last):
+                    os.replace(file, path / file.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def at_home(path: str | Path) -> Path:

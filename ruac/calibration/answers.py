@@ -40,7 +40,7 @@ class Evidence:
     def of(cls, features: Features, prompts: Prompts, logits: Tensor, iou: Tensor) -> Evidence:
         """Of an answer to N prompts: `logits`, whose signs are the masks, and `iou` of all four tokens; on features of
         one picture or gathered per object."""
-        n = len(logits)
+        n = logits.shape[0]  # of a graph for any number of objects len() would make one for this number
         return cls(
             image=None if features.image is None else features.image.expand(n, -1, -1, -1),
             feature=features.embedding.float().mean((2, 3)).expand(n, -1),

@@ -31,7 +31,7 @@ class CalibratedPosterior:
     def of(cls, inner: MaskPosterior, calibrator: Calibrator, evidence: Evidence) -> CalibratedPosterior:
         """Of all tokens of an answer."""
         tokens = torch.arange(inner.mean.shape[1], device=inner.mean.device)
-        return cls(inner=inner, calibrator=calibrator, evidence=evidence, index=tokens.expand(len(inner.mean), -1))
+        return cls(inner=inner, calibrator=calibrator, evidence=evidence, index=tokens.expand(inner.mean.shape[0], -1))
 
     @property
     def mean(self) -> Tensor:

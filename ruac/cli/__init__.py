@@ -15,6 +15,7 @@ VERBS = {
     "review-queue": "sort a predicted folder by risk for annotation tools",
     "train": "train the uncertainty head on a source domain",
     "export": "turn a trained run into a model folder",
+    "export-onnx": "write a model as ONNX graphs",
     "sweep": "evaluate models zero-shot over many domains",
     "report": "write the HTML report of a sweep",
     "table": "print a sweep as a Markdown or LaTeX table",

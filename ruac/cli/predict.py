@@ -55,7 +55,7 @@ def _picture(args: argparse.Namespace) -> None:
     picture_format(out)  # a name that cannot be written is said before the work
     if args.save is not None and args.image.is_file():
         check_same_picture(args.save, args.image.stem, args.image)
-    predictor = Predictor(args.model or DEFAULT, backbone=args.backbone, conformal=args.conformal)
+    predictor = Predictor.from_pretrained(args.model or DEFAULT, backbone=args.backbone, conformal=args.conformal)
     image = read_image(args.image)
     predictor.set_image(image)
     clicks = args.point + args.background
@@ -91,7 +91,7 @@ def _folder(args: argparse.Namespace) -> None:
         automatic = load_config(AutomaticConfig, overrides=args.automatic)
     else:
         prompts = read_prompts(args.prompts, picture_names(args.image, beside=args.save)[0])
-    predictor = Predictor(args.model or DEFAULT, backbone=args.backbone, conformal=args.conformal)
+    predictor = Predictor.from_pretrained(args.model or DEFAULT, backbone=args.backbone, conformal=args.conformal)
     question = FolderQuestion(prompts, automatic, args.look, args.alpha)
     run = predict_folder(predictor, args.image, args.save, question)
     print(f"{len(run.answered)} pictures answered, {len(run.kept)} finished before, list: {args.save / INDEX}")

@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ruac.backbone import BackboneConfig, backbone_config, load_backbone
+from ruac.backbone.load import known_by_name
 from ruac.base.errors import RuacError
 from ruac.base.files import write_text
 from ruac.base.provenance import environment
@@ -137,7 +138,8 @@ class Joined:
 def _model(config: CalibrateConfig) -> tuple[UncertainSam, BackboneConfig, bool]:
     """The model, how to rebuild its backbone, and whether the result holds that as well."""
     if config.backbone is not None:
-        return UncertainSam(load_backbone(config.backbone), None).eval(), backbone_config(config.backbone), False
+        spec = backbone_config(config.backbone)
+        return UncertainSam(load_backbone(spec), None).eval(), spec, not known_by_name(spec)
     model = load_exported(config.export)
     if model.calibrator is not None:
         raise RuacError(f"{config.export}: has a {model.calibrator.kind} calibration, expected a model without one")

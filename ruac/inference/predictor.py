@@ -20,6 +20,7 @@ from ruac.conformal.bounds import MaskBounds, Thresholds
 from ruac.inference.bounds import read_bounds
 from ruac.inference.embeddings import EncodedPicture, Encoder, load_embeddings, save_embeddings
 from ruac.inference.export import load_exported
+from ruac.inference.hub import BOUNDS, Pretrained
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.picture import picture_of
@@ -34,17 +35,17 @@ DEFAULT = ROOT / "checkpoints" / "ruac_nano"
 DECODED = 32  # most objects decoded at a time
 
 
-class Predictor:
+class Predictor(Pretrained):
     """`set_image`, then `predict` as often as you like; nothing is trained, nothing is random.
 
     Takes the place of ``SAM2ImagePredictor``: the same methods, argument names and order, and its answers unpack as
-    that one's do.
+    that one's do. `from_pretrained`, `save_pretrained` and `push_to_hub` are in `hub`.
 
     model: an exported folder (default: the embedded nano), an `UncertainSam`, or a SAM 2 of the sam2 package, which
-    answers without a head. backbone: where the backbone of a head-only export lies. device: default is that of a
-    model that is given, else CUDA, then MPS, then CPU. conformal, reliability: files of ``ruac
-    conformal`` and ``ruac fit-reliability``, or folders with one; default: the exported folder's.
-    remember: number of pictures whose features are kept, so that coming back to one does not encode it again.
+    answers without a head. backbone: where the backbone of a head-only export lies. device: default is that of a model
+    that is given, else CUDA, then MPS, then CPU. conformal, reliability: files of ``ruac conformal`` and ``ruac
+    fit-reliability``, or folders with one; default: the exported folder's. remember: number of pictures whose features
+    are kept, so that coming back to one does not encode it again.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class Predictor:
         reliability: str | Path | None = None,
         remember: int = 4,
     ):
-        if reliability is None and not isinstance(model, nn.Module) and (Path(model) / NAME).is_file():
-            reliability = Path(model) / NAME
+        folder = self._folder = None if isinstance(model, nn.Module) else Path(model)
+        if reliability is None and folder and (folder / NAME).is_file():
+            reliability = folder / NAME
         if isinstance(model, UncertainSam):
             loaded = model
         elif isinstance(model, nn.Module):
@@ -68,12 +70,10 @@ class Predictor:
             loaded = load_exported(model, backbone=backbone)
         self.device = torch.device(device or _best_device())
         self.model = loaded.to(self.device).eval()
-        self.reliability = (
-            None if reliability is None else load_reliability(reliability, reliability_identity(self.model))
-        )
-        self._bounds_at = conformal or (None if isinstance(model, nn.Module) else model)
+        self.reliability = reliability and load_reliability(reliability, reliability_identity(self.model))
+        self._files_at = {NAME: reliability and Path(reliability), BOUNDS: Path(conformal) if conformal else folder}
         self._bounds: dict[str, MaskBounds] = {}  # by the looks they are for
-        self._pictures: list[EncodedPicture] = []
+        self.reset_predictor()
         self._encoder = Encoder(self.model, self.device, remember)
 
     def set_image(self, image: Any) -> None:
@@ -112,15 +112,15 @@ class Predictor:
         point_coords: ``[P, 2]`` (x, y) in picture pixels, with point_labels ``[P]``, 1 object and 0 background (and -1
         for padding). box: ``[4]`` x0, y0, x1, y1. mask_input: ``[h, w]`` or ``[1, h, w]`` logits of an earlier
         answer. For N objects at once each has one more dimension in front; points may be a list of N arrays of
-        different lengths. multimask_output: three candidates instead of one mask,
-        where the backbone has them. return_logits: masks are logits at
-        the picture's size. normalize_coords: coordinates are pixels; False: they are shares of the picture's sides.
+        different lengths. multimask_output: three candidates instead of one mask, where the backbone has them.
+        return_logits: masks are logits at the picture's size. normalize_coords: coordinates are pixels; False: they are
+        shares of the picture's sides.
 
-        decomposed: also aleatoric and epistemic maps. correct:
-        drop uncertain components of the masks (`unccorr.corrected`); all else stays as it is. looks: look at
-        the object again (``["zoom"]``, see `LooksConfig`; default: as the model was made, or not); one mask comes back,
-        that of the best score, with aleatoric and epistemic maps, and its logits are the first look's. alpha: also
-        inner and outer masks that are wrong by at most this share in expectation.
+        decomposed: also aleatoric and epistemic maps. correct: drop uncertain components of the masks
+        (`unccorr.corrected`); all else stays as it is. looks: look at the object again (``["zoom"]``, see
+        `LooksConfig`; default: as the model was made, or not); one mask comes back, that of the best score, with
+        aleatoric and epistemic maps, and its logits are the first look's. alpha: also inner and outer masks that are
+        wrong by at most this share in expectation.
 
         Raises `RuacError` without an image, without a prompt, for arrays of another shape, or for an alpha without
         conformal bounds of this model that allow it.
@@ -203,14 +203,14 @@ class Predictor:
 
     def reset_predictor(self) -> None:
         """Forget which picture is set."""
-        self._pictures = []
+        self._pictures: list[EncodedPicture] = []
 
     def bounds(self, looks: LooksConfig | None) -> MaskBounds:
         """Conformal bounds of this model, looking as often; its hash is taken once. Raises `RuacError` for none."""
-        if self._bounds_at is None:
+        if (place := self._files_at[BOUNDS]) is None:
             raise RuacError("alpha: no conformal bounds; expected conformal=, or an export with such a file")
         if repr(looks) not in self._bounds:
-            self._bounds[repr(looks)] = read_bounds(self._bounds_at, self.model.looking(looks))
+            self._bounds[repr(looks)] = read_bounds(place, self.model.looking(looks))
         return self._bounds[repr(looks)]
 
     def _picture(self, what: str) -> EncodedPicture:
@@ -346,6 +346,4 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -65,7 +65,8 @@ class VideoPredictor:
     @property
     def has_memory(self) -> bool:
         """Whether the model's own memory carries objects from frame to frame."""
-        return isinstance(self.predictor.model.backbone.sam, SAM2Base)
+        sam = self.predictor.model.backbone.sam
+        return isinstance(sam, SAM2Base) and sam.memory_encoder is not None
 
     def set_video(self, frames: str | Path | Sequence[Any]) -> None:
         """A folder of pictures in the order of their names, or a list of pictures in any form, all of one size."""

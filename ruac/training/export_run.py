@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,11 +20,11 @@ from ruac.training.adversarial import AdversarialTask, TrainConfig
 from ruac.training.engine import LAST, load_checkpoint
 
 
-def export_run(run: str | Path, out: str | Path, *, with_backbone: bool) -> Path:
+def export_run(run: str | Path, out: str | Path, *, with_backbone: bool, card: Mapping[str, Any] | None = None) -> Path:
     """Export the last checkpoint of `run` (the ``out=`` of ruac train) without the attackers.
 
-    LoRA is merged into the weights. Raises `RuacError` if the folder holds no finished step of a run,
-    or if what was trained of the backbone would be lost in a head-only export.
+    LoRA is merged into the weights. card: see `export_model`. Raises `RuacError` if the folder holds no finished step
+    of a run, or if what was trained of the backbone would be lost in a head-only export.
     """
     run = Path(run)
     if not (run / LAST).is_file():
@@ -37,5 +39,5 @@ def export_run(run: str | Path, out: str | Path, *, with_backbone: bool) -> Path
     record = {"step": step, "checkpoint_sha256": sha256(run / LAST)}
     if (run / "environment.json").is_file():
         record["environment"] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    model = UncertainSam(task.backbone, task.head)
-    return export_model(model, backbone_config(config.backbone), out, with_backbone=with_backbone, record=record)
+    model, spec = UncertainSam(task.backbone, task.head), backbone_config(config.backbone)
+    return export_model(model, spec, out, with_backbone=with_backbone, record=record, card=card)

@@ -93,7 +93,8 @@ class LocalScale:
     def of(cls, network: LocalTemperature, decoded: Decoded, logits: Tensor) -> LocalScale:
         """Of all four tokens of a decoder pass, whose masks are the signs of `logits`."""
         tokens = torch.arange(logits.shape[1], device=logits.device)
-        return cls(network, logits, decoded.iou.float(), tokens.expand(len(logits), -1))
+        # shape[0], also below: of a graph for any number of objects len() would make one for this number.
+        return cls(network, logits, decoded.iou.float(), tokens.expand(logits.shape[0], -1))
 
     def select(self, index: Tensor) -> LocalScale:
         """Of token ``index[n]`` of object n among those of this one."""
@@ -116,7 +117,7 @@ def scaled(mean: Tensor, variance: Tensor, scale: Tensor | None, local: LocalSca
 
 def answer_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
     """What can be seen of token ``index[n]``'s mask: ``[N, len(INPUTS), h, w]``, in the order of `INPUTS`."""
-    rows = torch.arange(len(index), device=index.device)
+    rows = torch.arange(index.shape[0], device=index.device)
     own = logits[rows, index][:, None]  # [N, 1, h, w]
     probability = own.sigmoid()
     entropy = 4 * probability * (1 - probability)  # in [0, 1], a cheap stand-in of the same shape

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import export_with_backbone_beside
 
 from ruac import Predictor
 from ruac.backbone import backbone_config, load_backbone
@@ -29,6 +30,7 @@ from ruac.fitting.calibrate import CalibrateConfig, run_calibrate
 from ruac.fitting.older import LocalTemperatureFitConfig, TemperatureFitConfig
 from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.export import export_model, load_exported
+from ruac.inference.export_config import read_config
 from ruac.inference.model import UncertainSam
 from ruac.training.attack import AttackConfig
 from ruac.uncertainty import BayesianConfig, build_head
@@ -127,11 +129,15 @@ def test_a_head_and_an_ensemble_can_be_calibrated(config, backbone, tmp_path, wh
     head = build_head(BayesianConfig(), token_dim=body.token_dim, channels=body.channels)
     for model in (UncertainSam(body, head), UncertainSam(body, Ensemble(EnsembleConfig(flips=["horizontal"])))):
         posterior = model.head.config.posterior
-        plain = export_model(model, backbone_config(backbone), tmp_path / posterior, with_backbone=whole)
+        plain = tmp_path / posterior
+        if whole:
+            export_model(model, backbone_config(backbone), plain, with_backbone=True)
+        else:
+            export_with_backbone_beside(model, backbone_config(backbone), plain)
         out = run_calibrate(config(export=str(plain), kind="local", out=str(tmp_path / f"{posterior}_local"), **QUICK))
         loaded = load_exported(out)
         assert (loaded.head.config, loaded.calibrator.kind) == (model.head.config, "local")
-        assert content(out)["backbone_included"] == whole
+        assert content(out)["backbone_included"]  # which has no name that others know
         image = open_dataset(config().source)[0].image
         both = []
         for folder in (plain, out):
@@ -176,15 +182,19 @@ def test_another_backbone_or_resolution_is_refused(config, backbone, tmp_path):
     out = run_calibrate(config())
     text = Path(backbone).read_text()
     (tmp_path / "larger.yaml").write_text(text.replace("image_size: 96", "image_size: 128"))
+    part = export_model(load_exported(out), backbone_config(backbone), tmp_path / "part", with_backbone=False)
     with pytest.raises(RuacError, match="fitted for image_size 96, expected 128"):
-        load_exported(out, backbone=str(tmp_path / "larger.yaml"))
+        load_exported(part, backbone=str(tmp_path / "larger.yaml"))
     other = Temperature()
     other.origin = replace(load_exported(out).calibrator.origin, model="0" * 64)
     other.save(out / "calibrator.safetensors")
+    with pytest.raises(RuacError, match=r"calibrator\.safetensors: damaged or of another export"):
+        load_exported(out)
+    read_config(out).write(out)
     with pytest.raises(RuacError, match="fitted for model"):
         load_exported(out)
     (out / "calibrator.safetensors").unlink()
-    with pytest.raises(RuacError, match="not found; expected the file of a calibrator"):
+    with pytest.raises(RuacError, match=r"calibrator\.safetensors: not found; the export is not complete"):
         load_exported(out)
 
 

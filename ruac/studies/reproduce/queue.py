@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from ruac.backbone.load import ROOT
+from ruac.backbone import backbone_config
+from ruac.backbone.load import ROOT, known_by_name
 from ruac.base.errors import RuacError
 from ruac.base.provenance import save_record
 from ruac.evaluation.sweep.results import unreadable
@@ -88,8 +89,10 @@ def _train(plan: PlanConfig, run: Run, start: Start) -> list[str]:
         print(f"train {run.name}: {_finished(run)}", flush=True)
         return []
     resume = ["--resume"] if run.begun else []
-    # What is frozen is not written again with each of many heads.
-    part = [] if run.settings().tunes_backbone else ["--head-only"]
+    # What is frozen and known is not written again with each of many heads.
+    settings = run.settings()
+    whole = settings.tunes_backbone or not known_by_name(backbone_config(settings.backbone))
+    part = [] if whole else ["--head-only"]
     commands = (
         tool("train", run.config, *resume, *run.overrides, processes=_processes(plan)),
         tool("export", str(run.folder), str(run.export), *part),

@@ -193,7 +193,7 @@ def test_entries_of_a_sweep(shelf, tmp_path):
     backbone, out = str(shelf / "backbone.yaml"), str(tmp_path / "temperature")
     vanilla = load_model(entry(backbone=backbone))
     calibrated = UncertainSam(vanilla.backbone, None, calibrator=Temperature(temperature=2.0))
-    export_model(calibrated, backbone_config(backbone), out, with_backbone=False)
+    export_model(calibrated, backbone_config(backbone), out, with_backbone=True)
     assert type(vanilla) is UncertainSam
     assert vanilla.head is None
     temperature = load_model(entry(export=out))

@@ -17,7 +17,7 @@ from ruac.cli.benchmark import NAMES, ON_REQUEST, benchmarks
 from ruac.evaluation.metrics import boundary_f
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, evaluate_image
-from ruac.studies.benchmark import boundary, gpu, head, memory, metrics, startup, sweep
+from ruac.studies.benchmark import boundary, gpu, head, memory, metrics, onnx, startup, sweep
 from ruac.studies.benchmark import rows as rows_module
 from ruac.studies.benchmark.cases import Case
 from ruac.studies.benchmark.rows import Row, fastest, markdown
@@ -171,6 +171,17 @@ def test_startup_measures_imports_and_helps():
     assert rows["help"].note == "slowest of 1: ruac table --help"
     with pytest.raises(CalledProcessError):
         startup.cpu_seconds([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.slow
+def test_onnx_rows_compare_with_eager_and_with_the_truth():
+    pytest.importorskip("onnxscript", reason="an extra")
+    pytest.importorskip("onnxruntime", reason="an extra")
+    rows = {row.name: row for row in onnx.run(counts=(2,), scenes=2, repeats=1)}
+    assert [row.ratio for name, row in rows.items() if name.endswith("eager")] == [1, 1]
+    exact = rows["nano, 256 px, 2 objects: decode with all maps, ONNX Runtime float32"]
+    assert float(exact.note.split()[-1]) < 1e-4
+    assert 0.7 < rows["masks, int8"].ratio < 1.3
 
 
 @pytest.mark.gpu

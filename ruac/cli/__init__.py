@@ -13,6 +13,7 @@ from ruac.cli.parser import ASKED, complete
 VERBS = {
     "predict": "segment an image with its uncertainty",
     "review-queue": "sort a predicted folder by risk for annotation tools",
+    "demo": "click on pictures in a browser",
     "train": "train the uncertainty head on a source domain",
     "export": "turn a trained run into a model folder",
     "export-onnx": "write a model as ONNX graphs",

@@ -21,7 +21,7 @@ from ruac.training.adversarial import AdversarialTask, TrainConfig
 from ruac.training.attack import Attacker
 from ruac.training.engine import LAST, load_checkpoint
 
-ATTACKS = ("noise", "patch", "random_style", "random_deformation", "random")
+ATTACKS = ("noise", "patch", "random_style", "random_deformation", "random", "stress")
 """Attacks that need no training. The texture of an untrained patch is random."""
 
 TRAINED = ("learned", "patch")

@@ -1,4 +1,4 @@
-"""One attack of the adversarial branch: a style, a change of pixels, a deformation, and the features' style.
+"""One attack of the adversarial branch: stress, style, a change of pixels, a deformation, and the features' style.
 
 Each is optional, and they act in this order.
 """
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruac.base.errors import RuacError
+from ruac.data.synthetic.stress import StressConfig
 from ruac.training.attack.deformation import (
     DeformationAttacker,
     DeformationConfig,
@@ -21,6 +22,7 @@ from ruac.training.attack.deformation import (
     RandomDeformation,
 )
 from ruac.training.attack.feature_style import FeatureStyle, MixStyle, UncertainStyle
+from ruac.training.attack.procedural import ProceduralStress
 from ruac.training.attack.reversal import reverse_gradient
 from ruac.training.attack.style import RandomStyle, StyleAttacker, StyleConfig
 
@@ -35,6 +37,7 @@ ATTACK_KINDS = (
     "random_style",
     "random_deformation",
     "random",
+    "stress",
 )
 
 LossFunction = Callable[[Tensor], Tensor]
@@ -44,8 +47,8 @@ LossFunction = Callable[[Tensor], Tensor]
 class AttackConfig:
     """kind: ``learned`` style and deformation attackers (see use_style, use_deformation), or a baseline:
     ``none``, Gaussian ``noise``, ``pgd``, adversarial ``patch``, ``mixstyle`` and ``dsu`` on features,
-    ``random_style``, ``random_deformation``, or ``random``: style, noise and deformation at random, with the
-    learned ones' bounds.
+    ``random_style``, ``random_deformation``, ``random``: style, noise and deformation at random, with the
+    learned ones' bounds, or ``stress``: procedural shifts, as strong as a real domain.
 
     noise_sigma, pgd_step, pgd_epsilon are in normalised image units, patch_side is a share of the image side.
     feature_probability: of an image's features to be restyled. mixstyle_alpha: of the Beta distribution.
@@ -56,6 +59,7 @@ class AttackConfig:
     use_deformation: bool = True
     style: StyleConfig = field(default_factory=StyleConfig)
     deformation: DeformationConfig = field(default_factory=DeformationConfig)
+    stress: StressConfig = field(default_factory=StressConfig)
     noise_sigma: float = 0.03
     pgd_steps: int = 5
     pgd_step: float = 0.01
@@ -151,7 +155,7 @@ class AdversarialPatch(nn.Module):
 
 
 class Attacker(nn.Module):
-    """Style, then pixels, then deformation of an image; then, once it is encoded, the style of its features.
+    """Stress, style, pixels and deformation of an image in turn; then, once it is encoded, the style of its features.
 
     Style and deformation both read the clean features.
     """
@@ -159,13 +163,15 @@ class Attacker(nn.Module):
     def __init__(
         self,
         *,
+        stress: ProceduralStress | None = None,
         style: StyleAttacker | RandomStyle | None = None,
         pixels: GaussianNoise | ProjectedGradient | AdversarialPatch | None = None,
         deformation: DeformationAttacker | RandomDeformation | None = None,
         features: FeatureStyle | None = None,
     ):
         super().__init__()
-        self.style, self.pixels, self.deformation, self.features = style, pixels, deformation, features
+        self.stress, self.style, self.pixels = stress, style, pixels
+        self.deformation, self.features = deformation, features
 
     def forward(
         self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor, *, loss_fn: LossFunction | None = None
@@ -177,13 +183,15 @@ class Attacker(nn.Module):
         an object is not `valid` (bool ``[B, K]``). loss_fn: what ``pgd`` climbs, images -> scalar.
         """
         attacked, attacked_masks, displacement = images, masks, None
+        if self.stress is not None:
+            attacked, attacked_masks = self.stress(images, masks, valid)
         if self.style is not None:
-            attacked = self.style(attacked, embedding, masks, valid)
+            attacked = self.style(attacked, embedding, attacked_masks, valid)
         if self.pixels is not None:
             attacked = self.pixels(attacked, loss_fn)
         before_warp = attacked
         if self.deformation is not None:
-            attacked, attacked_masks, displacement = self.deformation(attacked, embedding, masks, valid)
+            attacked, attacked_masks, displacement = self.deformation(attacked, embedding, attacked_masks, valid)
 
         with torch.no_grad():
             area = masks.sum().clamp_min(1)
@@ -233,6 +241,7 @@ def build_attacker(
         "dsu": lambda: UncertainStyle(config.feature_probability),
     }
     return Attacker(
+        stress=ProceduralStress(config.stress) if kind == "stress" else None,
         style=RandomStyle(config.style) if kind in ("random_style", "random") else None,
         pixels=pixels[kind]() if kind in pixels else None,
         deformation=RandomDeformation(config.deformation) if kind in ("random_deformation", "random") else None,

@@ -12,6 +12,7 @@ from ruac.base.errors import RuacError
 from ruac.data.augment import MEAN, STD
 from ruac.training import adversarial
 from ruac.training.adversarial import LossConfig, TrainConfig
+from ruac.training.attack import AttackConfig
 from ruac.training.curriculum import CurriculumConfig, Phase
 from ruac.training.panels import attack_panel
 from ruac.uncertainty import head_config
@@ -142,6 +143,41 @@ def test_alignment_reaches_whom_its_mode_says(mode, reaches_head):
 
     assert (slope(task.head) > 0) is reaches_head
     assert slope(task.attacker) > 0
+
+
+def gradients(objective, loss, which):
+    """Of one step at fixed draws: ``(attackers', head's)``; which: the term that is differentiated."""
+    task = make_task(attack=AttackConfig(objective=objective), loss=loss)
+    batch = make_batch(task)
+    torch.manual_seed(5)
+    terms = task(batch, 0.5)
+    found = []
+    for module in (task.attacker, task.head):
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        slopes = torch.autograd.grad(terms[which], parameters, retain_graph=True, allow_unused=True)
+        slopes = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, slopes, strict=True)]
+        found.append(torch.cat([g.flatten() for g in slopes]))
+    return found
+
+
+@pytest.mark.parametrize(("objective", "term"), [("score", "scoring"), ("alignment", "alignment")])
+def test_attackers_climb_the_term_that_is_named_and_the_head_descends_all(objective, term):
+    loss = LossConfig(sampled=0.0, alignment_mode="joint")
+    attackers, head = gradients(objective, loss, "loss")
+    alone, _ = gradients("total", loss, f"adversarial/{term}")
+    total, everything = gradients("total", loss, "loss")
+    torch.testing.assert_close(attackers, alone, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(head, everything, rtol=1e-4, atol=1e-8)
+    assert (total - alone).norm() > 1e-2 * alone.norm()
+
+
+def test_an_objective_needs_its_term_and_a_frozen_backbone():
+    for fields, message in (
+        ({"attack": AttackConfig(objective="score"), "loss": LossConfig(scoring=0.0)}, "loss.scoring above 0"),
+        ({"attack": AttackConfig(objective="score"), "decoder_rate": 1e-6}, "expected total"),
+    ):
+        with pytest.raises(RuacError, match=message):
+            TrainConfig(source="scenes", **fields).validate()
 
 
 @pytest.mark.parametrize("decoder_rate", [0.0, 1e-6])

@@ -1,4 +1,4 @@
-"""One attack of the adversarial branch: stress, style, a change of pixels, a deformation, and the features' style.
+"""One attack of the adversarial branch: stress, style, degradations, pixels, a deformation, and the features' style.
 
 Each is optional, and they act in this order.
 """
@@ -21,6 +21,7 @@ from ruac.training.attack.deformation import (
     MemoryBlocks,
     RandomDeformation,
 )
+from ruac.training.attack.degradations import DegradationAttacker, DegradationConfig, RandomDegradation
 from ruac.training.attack.feature_style import FeatureStyle, MixStyle, UncertainStyle
 from ruac.training.attack.procedural import ProceduralStress
 from ruac.training.attack.reversal import reverse_gradient
@@ -40,6 +41,9 @@ ATTACK_KINDS = (
     "stress",
 )
 
+OBJECTIVES = {"total": None, "score": "scoring", "alignment": "alignment"}
+"""What learned attackers climb: the name of the loss term, None for their sum."""
+
 LossFunction = Callable[[Tensor], Tensor]
 
 
@@ -50,6 +54,10 @@ class AttackConfig:
     ``random_style``, ``random_deformation``, ``random``: style, noise and deformation at random, with the
     learned ones' bounds, or ``stress``: procedural shifts, as strong as a real domain.
 
+    use_degradations: of ``learned`` and ``random``, blur, haze and the like, for a reach beyond the paper's. objective:
+    what learned attackers climb: ``total``, the whole loss of the adversarial branch, or one term of it alone, the
+    proper ``score`` or the ``alignment`` loss.
+
     noise_sigma, pgd_step, pgd_epsilon are in normalised image units, patch_side is a share of the image side.
     feature_probability: of an image's features to be restyled. mixstyle_alpha: of the Beta distribution.
     """
@@ -57,7 +65,10 @@ class AttackConfig:
     kind: str = "learned"
     use_style: bool = True
     use_deformation: bool = True
+    use_degradations: bool = False
+    objective: str = "total"
     style: StyleConfig = field(default_factory=StyleConfig)
+    degradations: DegradationConfig = field(default_factory=DegradationConfig)
     deformation: DeformationConfig = field(default_factory=DeformationConfig)
     stress: StressConfig = field(default_factory=StressConfig)
     noise_sigma: float = 0.03
@@ -71,8 +82,14 @@ class AttackConfig:
     def validate(self) -> None:
         if self.kind not in ATTACK_KINDS:
             raise RuacError(f"attack.kind: expected one of {', '.join(ATTACK_KINDS)}, found '{self.kind}'")
-        if self.kind == "learned" and not (self.use_style or self.use_deformation):
-            raise RuacError("attack.use_style, attack.use_deformation: expected at least one for attack.kind=learned")
+        if self.kind == "learned" and not (self.use_style or self.use_deformation or self.use_degradations):
+            raise RuacError(
+                "attack.use_style, use_deformation, use_degradations: expected at least one for attack.kind=learned"
+            )
+        if self.use_degradations and self.kind not in ("learned", "random"):
+            raise RuacError(f"attack.use_degradations: true with kind {self.kind}, expected learned or random")
+        if self.objective not in OBJECTIVES:
+            raise RuacError(f"attack.objective: {self.objective!r}, expected one of {', '.join(OBJECTIVES)}")
         for key in ("noise_sigma", "pgd_step", "pgd_epsilon"):
             if getattr(self, key) < 0:
                 raise RuacError(f"attack.{key}: expected a value >= 0, found {getattr(self, key)}")
@@ -155,9 +172,8 @@ class AdversarialPatch(nn.Module):
 
 
 class Attacker(nn.Module):
-    """Stress, style, pixels and deformation of an image in turn; then, once it is encoded, the style of its features.
-
-    Style and deformation both read the clean features.
+    """Stress, style, degradations, pixels and deformation of an image in turn; then, once it is encoded, the style of
+    its features. All that is learned reads the clean features.
     """
 
     def __init__(
@@ -165,12 +181,13 @@ class Attacker(nn.Module):
         *,
         stress: ProceduralStress | None = None,
         style: StyleAttacker | RandomStyle | None = None,
+        degradations: DegradationAttacker | RandomDegradation | None = None,
         pixels: GaussianNoise | ProjectedGradient | AdversarialPatch | None = None,
         deformation: DeformationAttacker | RandomDeformation | None = None,
         features: FeatureStyle | None = None,
     ):
         super().__init__()
-        self.stress, self.style, self.pixels = stress, style, pixels
+        self.stress, self.style, self.degradations, self.pixels = stress, style, degradations, pixels
         self.deformation, self.features = deformation, features
 
     def forward(
@@ -187,6 +204,8 @@ class Attacker(nn.Module):
             attacked, attacked_masks = self.stress(images, masks, valid)
         if self.style is not None:
             attacked = self.style(attacked, embedding, attacked_masks, valid)
+        if self.degradations is not None:
+            attacked = self.degradations(attacked, embedding, attacked_masks, valid)
         if self.pixels is not None:
             attacked = self.pixels(attacked, loss_fn)
         before_warp = attacked
@@ -226,6 +245,9 @@ def build_attacker(
             )
         return Attacker(
             style=StyleAttacker(config.style, feature_dim=feature_dim) if config.use_style else None,
+            degradations=DegradationAttacker(config.degradations, feature_dim=feature_dim)
+            if config.use_degradations
+            else None,
             deformation=DeformationAttacker(config.deformation, memory_blocks, feature_dim=feature_dim)
             if config.use_deformation
             else None,
@@ -243,6 +265,7 @@ def build_attacker(
     return Attacker(
         stress=ProceduralStress(config.stress) if kind == "stress" else None,
         style=RandomStyle(config.style) if kind in ("random_style", "random") else None,
+        degradations=RandomDegradation(config.degradations) if config.use_degradations else None,
         pixels=pixels[kind]() if kind in pixels else None,
         deformation=RandomDeformation(config.deformation) if kind in ("random_deformation", "random") else None,
         features=features[kind]() if kind in features else None,

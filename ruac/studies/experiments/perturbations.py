@@ -18,7 +18,7 @@ from ruac.data.augment import prepare
 from ruac.data.sample import Sample
 from ruac.data.synthetic.shifts import SHIFTS
 from ruac.training.adversarial import AdversarialTask, TrainConfig
-from ruac.training.attack import Attacker
+from ruac.training.attack import AttackConfig, Attacker
 from ruac.training.engine import LAST, load_checkpoint
 
 ATTACKS = ("noise", "patch", "random_style", "random_deformation", "random", "stress")
@@ -68,6 +68,14 @@ def by_shift(name: str) -> Perturbation:
         return to_scene(image, masks, scene.image)
 
     return perturb
+
+
+def attack_of(path: str) -> AttackConfig:
+    """The attack of a training config. Raises `RuacError` for one that would have to be trained, or climbs a loss."""
+    config = load_config(TrainConfig, path, ["source=none"]).attack
+    if config.kind not in ATTACKS:
+        raise RuacError(f"configs: {path}: attack.kind {config.kind!r}, expected one of {', '.join(ATTACKS)}")
+    return config
 
 
 def load_attacker(run: str | Path, backbone: str) -> Attacker:

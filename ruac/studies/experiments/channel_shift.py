@@ -38,11 +38,11 @@ from ruac.studies.experiments.perturbations import (
     attack_of,
     by_attack,
     by_shift,
-    load_attacker,
     to_scene,
 )
 from ruac.training.attack import AttackConfig, build_attacker
 from ruac.training.engine import LAST
+from ruac.training.trained_attacker import load_attacker
 
 MEASURES = ("cosine", "pearson", "ratio", "norm", "domain_norm", "noise")
 """Of a perturbation's shift against a domain's. ratio: of their norms. noise: the norm that the domain's shift would

@@ -24,10 +24,11 @@ from ruac.studies.experiments.channel_shift import (
     perturbations,
     run_channel_shift,
 )
-from ruac.studies.experiments.perturbations import ATTACKS, Scene, by_attack, load_attacker
+from ruac.studies.experiments.perturbations import ATTACKS, Scene, by_attack
 from ruac.training.adversarial import AdversarialTask, TrainConfig
 from ruac.training.attack import AttackConfig, build_attacker
 from ruac.training.engine import LAST, save_checkpoint
+from ruac.training.trained_attacker import load_attacker
 
 SIDE = 64
 

@@ -38,12 +38,12 @@ class DegradationConfig:
     their sum is bounded. hidden: width of the networks. init_std: of their last weights.
     """
 
-    colour: float = 0.3
-    contrast: float = 0.5
-    haze: float = 1.5
-    blur: float = 0.012
-    tone: float = 0.7
-    noise: float = 0.1
+    colour: float = 0.15
+    contrast: float = 0.25
+    haze: float = 0.75
+    blur: float = 0.006
+    tone: float = 0.35
+    noise: float = 0.05
     object_share: float = 0.3
     hidden: int = 128
     init_std: float = 0.01

@@ -18,7 +18,7 @@ from ruac.training.attack.degradations import DEGRADATION_DIM, LEVELS, PARTS, De
 from ruac.training.attack.regions import style_regions
 
 DIM, SIDE = 16, 64
-ALL = DegradationConfig(blur=0.04)
+ALL = DegradationConfig(colour=0.3, contrast=0.5, haze=1.5, blur=0.04, tone=0.7, noise=0.1)
 
 
 def scene(batch=2, side=SIDE):

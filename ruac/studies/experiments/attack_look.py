@@ -14,10 +14,10 @@ from rich.progress import track
 from ruac.backbone import load_backbone
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256
+from ruac.data.identity import dataset_hash
 from ruac.data.sample import MaskDataset
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, evaluate_image, objects_of
-from ruac.evaluation.sweep.claims import dataset_hash
 from ruac.evaluation.sweep.open import open_domains
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam

@@ -68,6 +68,9 @@ class Decoded:
     pixel_tokens: Tensor
     mask_weights: Tensor
 
+    def detach(self) -> Decoded:
+        return Decoded(**{name: value.detach() for name, value in vars(self).items()})
+
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """``[N, M, h, w]`` to ``[N, M, H, W]``, bilinear as SAM 2 does it."""

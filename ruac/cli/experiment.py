@@ -20,6 +20,7 @@ EXPERIMENTS = {  # names in ruac.studies.experiments.NAME: what configures it, w
     "own_error": ("OwnErrorConfig", "run_own_error"),
     "calibration": ("CalibrationConfig", "run_calibration"),
     "conformal_shift": ("ConformalShiftConfig", "run_conformal_shift"),
+    "attack_look": ("AttackLookConfig", "run_attack_look"),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ruac.backbone.outputs import of_token, upsample
 from ruac.inference.answer import Maps
 from ruac.inference.model import Prediction, UncertainSam
+from ruac.inference.perturbed_look import ask_perturbed
 from ruac.inference.second_look import Look, LooksConfig, Question, ask_look
 from ruac.inference.views import View
 from ruac.uncertainty.look_reader import LookReader, reread
@@ -44,6 +45,7 @@ def look_again(model: UncertainSam, config: LooksConfig, question: Question, *, 
     parts: with the head's split, which costs a quadrature.
     """
     looks = [look for text in config.looks if (look := ask_look(model, config, question, text)) is not None]
+    looks += [ask_perturbed(model, config, question, perturb) for perturb in model.perturbations]
     return combine(question, looks, config, reader=model.reader, parts=parts)
 
 

@@ -21,6 +21,7 @@ from ruac.uncertainty import Head, MaskPosterior, probit_logit
 from ruac.uncertainty.temperature import spreadless
 
 if TYPE_CHECKING:
+    from ruac.inference.perturbed_look import Perturbation
     from ruac.inference.reliability import Reader
     from ruac.inference.second_look import LooksConfig
     from ruac.uncertainty.look_reader import LookReader
@@ -90,6 +91,7 @@ class UncertainSam(nn.Module):
         self.looks = looks
         self.reader = reader
         self.calibrator = calibrator
+        self.perturbations: tuple[Perturbation, ...] = ()  # whose looks follow the others; no part of the weights
         self.thresholds: Thresholds | None = None  # of inner and outer masks, which change no answer
         self.reliability: Reader | None = None  # of what is known of whole masks, for such answers
 
@@ -140,9 +142,14 @@ class UncertainSam(nn.Module):
         posterior = self.ensemble.ask_again(self.backbone, decoded, features, prompts, keys)
         return self.calibrated(Prediction(posterior.mean, decoded.iou, decoded, posterior), features, prompts)
 
-    def looking(self, looks: LooksConfig | None) -> UncertainSam:
-        """The same backbone, head, reader and calibrator with these looks, and without filters."""
-        return UncertainSam(self.backbone, self.head, looks=looks, reader=self.reader, calibrator=self.calibrator)
+    def looking(self, looks: LooksConfig | None, perturbations: Sequence[Perturbation] = ()) -> UncertainSam:
+        """The same backbone, head, reader and calibrator with these looks, and without filters.
+
+        perturbations: also look at the picture changed by each of them; `looks` says how, its own list may be empty.
+        """
+        model = UncertainSam(self.backbone, self.head, looks=looks, reader=self.reader, calibrator=self.calibrator)
+        model.perturbations = tuple(perturbations)
+        return model
 
     def filtered(self, masks: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
         """Masks ``bool [N, H, W]`` after all filters, given their total uncertainty."""

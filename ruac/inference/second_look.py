@@ -162,9 +162,30 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
         pixels = [prepare(view.cut(question.image), seen) for view in windows[start : start + ENCODED]]
         pixels = torch.cat(pixels).to(device)
         blocks.append(model.encode(pixels))
-        edges.append(_edges(pixels, cells))
+        edges.append(edges_of(pixels, cells))
     of_view = torch.tensor([distinct[view] for view in views], device=device)
     features = Features.joined(blocks).gather(of_view)
+    prediction, choice = answer_to(model, config, question, index, views, features, seen)
+    strength = torch.cat(edges)[of_view]
+    strength = torch.stack([one.flip(-1) if view.flip else one for one, view in zip(strength, views, strict=True)])
+    return Look(look, index, views, prediction, choice, strength)
+
+
+def answer_to(
+    model: UncertainSam,
+    config: LooksConfig,
+    question: Question,
+    index: list[int],
+    views: list[View],
+    features: Features,
+    seen: tuple[int, int],
+) -> tuple[Prediction, Tensor]:
+    """What a model says of the objects `index`, each through its view, and the token that it returns, ``[M]``.
+
+    features: ``[M, ...]`` of what is seen, which fills `seen` rows and columns of model pixels.
+    """
+    frame = model.backbone.frame(question.image.shape[:2])
+    cells = seen[0] // model.backbone.mask_stride, seen[1] // model.backbone.mask_stride
     asked = [_prompts(question, n, config) for n in index]
     asked = [view.ask(prompts, frame, seen, cells) for view, prompts in zip(views, asked, strict=True)]
     masks = [prompts.mask_logits for prompts in asked]
@@ -175,13 +196,10 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
     )
     prediction = model.decode(features, prompts)
     single = question.choice[index] == 0  # the single mask was asked for: no choice among candidates
-    choice = torch.where(single, torch.zeros_like(single, dtype=torch.int64), best_candidate(prediction.iou))
-    strength = torch.cat(edges)[of_view]
-    strength = torch.stack([one.flip(-1) if view.flip else one for one, view in zip(strength, views, strict=True)])
-    return Look(look, index, views, prediction, choice, strength)
+    return prediction, torch.where(single, torch.zeros_like(single, dtype=torch.int64), best_candidate(prediction.iou))
 
 
-def _edges(pixels: Tensor, cells: tuple[int, int]) -> Tensor:
+def edges_of(pixels: Tensor, cells: tuple[int, int]) -> Tensor:
     """Strength of the edges of normalised images ``[B, 3, h, w]``, in [0, 1]: ``[B, 1, *cells]``."""
     return F.adaptive_avg_pool2d(sobel(pixels.mean(1, keepdim=True)), cells).tanh()
 

@@ -21,7 +21,7 @@ from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset
 from ruac.data.training import TrainingDataConfig, TrainingSet
 from ruac.inference.model import UncertainSam, predict
-from ruac.training.attack import AttackConfig, Attacked, build_attacker
+from ruac.training.attack import OBJECTIVES, AttackConfig, Attacked, build_attacker
 from ruac.training.curriculum import CurriculumConfig, Phase
 from ruac.training.engine import STREAM_LENGTH, EngineConfig, train
 from ruac.training.losses.segmentation import segmentation_loss, soft_targets
@@ -72,6 +72,11 @@ class TrainConfig:
         if self.head.posterior == "temperature":
             raise RuacError("head.posterior: temperature is fitted to a frozen model; expected one that is trained")
         self.loss.check_head(self.head)
+        if climbed := OBJECTIVES[self.attack.objective]:
+            if self.tunes_backbone or self.head.posterior == "none":
+                raise RuacError(f"attack.objective: {self.attack.objective}, expected total where a backbone is tuned")
+            if getattr(self.loss, climbed) == 0:
+                raise RuacError(f"attack.objective: {self.attack.objective}, expected loss.{climbed} above 0")
         if not self.tunes_backbone:
             if self.head.posterior == "none":
                 raise RuacError(
@@ -149,6 +154,11 @@ class AdversarialTask(nn.Module):
             if isinstance(self.head, LaplaceHead) and not adversarial:
                 self.head.observe(prediction.decoded, choice)
             terms = objective_terms(prediction, choice, targets, config.loss, phase, adversarial=adversarial)
+            if adversarial and (climbed := OBJECTIVES[config.attack.objective]) is not None:
+                # The head descends all terms, but only one of them leads back to the attacked picture.
+                still = predict(prediction.decoded.detach(), self.head)
+                others = objective_terms(still, choice, targets, config.loss, phase, adversarial=True)
+                terms = others | {climbed: terms[climbed]}
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / steps
         sums["total"] = sum(sums.values())

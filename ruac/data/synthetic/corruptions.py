@@ -162,6 +162,20 @@ def parse_corruption(text: str) -> tuple[str, str]:
     return name, severity
 
 
+def corrupt(image: np.ndarray, masks: np.ndarray, text: str, rng: np.random.Generator) -> Pixels:
+    """A picture and its masks under ``"fog:3"``.
+
+    Raises `RuacError` for an unknown corruption, a missing library, or a picture below 32 px of ImageNet-C.
+    """
+    name, severity = parse_corruption(text)
+    corruption, (height, width) = CORRUPTIONS[name], image.shape[:2]
+    if corruption.imagenet_c:
+        _require_library(name)
+        if min(height, width) < SMALLEST:
+            raise RuacError(f"{width} x {height} pixels, {name} expects at least {SMALLEST} on each side")
+    return corruption.apply(image, masks, corruption.severities[severity], rng)
+
+
 class CorruptedDataset:
     """`dataset` with every picture corrupted as it is read; a `MaskDataset` named ``DATASET+fog3``.
 
@@ -190,14 +204,12 @@ class CorruptedDataset:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        sample, corruption = self._dataset[index], CORRUPTIONS[self._corruption]
-        height, width = sample.image.shape[:2]
-        if corruption.imagenet_c and min(height, width) < SMALLEST:
-            where = f"{sample.record.path}: {width} x {height} pixels"
-            raise RuacError(f"{where}, {self._corruption} expects at least {SMALLEST} on each side")
-        value = corruption.severities[self._severity]
-        rng = _generator(sample.record.id, self._corruption)
-        return Sample(sample.record, *corruption.apply(sample.image, sample.masks, value, rng))
+        sample = self._dataset[index]
+        text, rng = f"{self._corruption}:{self._severity}", _generator(sample.record.id, self._corruption)
+        try:
+            return Sample(sample.record, *corrupt(sample.image, sample.masks, text, rng))
+        except RuacError as error:
+            raise RuacError(f"{sample.record.path}: {error}") from None
 
 
 def _check(name: str, severity: str, text: str) -> None:

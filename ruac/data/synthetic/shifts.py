@@ -18,15 +18,28 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 class Shift:
     """Maps ``(image uint8 [H, W, 3], masks bool [K, H, W], rng)`` to the same in the shifted domain.
 
-    No object vanishes, and only a shift that moves things changes the masks. layout: the layout
+    No object vanishes, and only a shift that `moves` things changes the masks. layout: the layout
     that procedural scenes of this domain have, or None for the source's.
     """
 
-    apply: Callable[[np.ndarray, np.ndarray, np.random.Generator], Pixels]
+    apply: Callable[..., Pixels]
     layout: str | None = None
+    moves: bool = False
 
-    def __call__(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
-        shifted, masks = self.apply(to_light(image), masks, rng)
+    def __call__(
+        self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator, *, strength: float = 1.0
+    ) -> Pixels:
+        """strength: share of the shift, 0 for none of it; above 1 it is carried on in the same direction.
+
+        Of the change of light, or, where things move, of the way that they go.
+        """
+        light = to_light(image)
+        if self.moves:
+            shifted, masks = self.apply(light, masks, rng, strength=strength)
+        else:
+            shifted, masks = self.apply(light, masks, rng)
+            if strength != 1:
+                shifted = light + np.float32(strength) * (np.clip(shifted, 0, 1) - light)
         return to_uint8(shifted), masks
 
 
@@ -119,15 +132,15 @@ def blur(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixe
     return convolved(image, kernel / kernel.sum()), masks
 
 
-def elastic(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pixels:
-    """Bend picture and masks by one smooth field, which is zero at the border.
+def elastic(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator, *, strength: float = 1.0) -> Pixels:
+    """Bend picture and masks by one smooth field, which is zero at the border, `strength` times as far.
 
     The field is halved until no object loses more than half of its pixels.
     """
     height, width = masks.shape[1:]
     taper = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32) ** 0.5
     field = np.stack([smooth_noise(rng, height, width, cells=4, octaves=2) for _ in range(2)])  # [2, H, W]
-    field *= np.float32(rng.uniform(0.025, 0.045) * max(height, width)) * taper
+    field *= np.float32(strength * rng.uniform(0.025, 0.045) * max(height, width)) * taper
     still = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij")).astype(np.float32)
     last = np.array([height - 1, width - 1], np.float32)[:, None, None]
     area = masks.sum(axis=(1, 2))
@@ -184,7 +197,7 @@ SHIFTS: dict[str, Shift] = {
     "night": Shift(night),
     "noise": Shift(noise),
     "blur": Shift(blur),
-    "elastic": Shift(elastic),
+    "elastic": Shift(elastic, moves=True),
     "microscopy": Shift(microscopy, layout="cells"),
     "overhead": Shift(overhead, layout="overhead"),
 }

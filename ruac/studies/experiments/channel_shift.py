@@ -35,13 +35,14 @@ from ruac.studies.experiments.perturbations import (
     ATTACKS,
     Perturbation,
     Scene,
+    attack_of,
     by_attack,
     by_shift,
-    load_attacker,
     to_scene,
 )
 from ruac.training.attack import AttackConfig, build_attacker
 from ruac.training.engine import LAST
+from ruac.training.trained_attacker import load_attacker
 
 MEASURES = ("cosine", "pearson", "ratio", "norm", "domain_norm", "noise")
 """Of a perturbation's shift against a domain's. ratio: of their norms. noise: the norm that the domain's shift would
@@ -51,10 +52,12 @@ have by chance alone, the root mean square of its replicates' distance from it."
 @dataclass
 class ChannelShiftConfig:
     """source: data set of the clean images, with its split; none that the backbone or the attackers were trained on.
-    domains: as in a sweep. attacks: of `ATTACKS`. shifts: procedural ones, keys of ``synthetic.shifts.SHIFTS``. runs:
-    folders of training runs whose attackers are taken, under the folder's name. objects: per image, the attackers'
-    number in training. limit: images per data set (0: all). protocol: the prompt of the decoder's features, drawn on
-    the perturbed masks."""
+    domains: as in a sweep. attacks: of `ATTACKS`, at their default budgets. configs: training configs whose attack has
+    nothing to learn, at its budget. shifts: procedural ones, keys of ``synthetic.shifts.SHIFTS``. runs: folders of
+    training runs whose attackers are taken. objects: per image, the attackers' number in training. limit: images per
+    data set (0: all). protocol: the prompt of the decoder's features, drawn on the perturbed masks; a box for a
+    backbone that answers boxes alone. Pictures fill the model's square, as in training, also of one that would pad
+    them."""
 
     source: str = "???"
     source_split: str | None = "val"
@@ -62,6 +65,7 @@ class ChannelShiftConfig:
     backbone: str = "nano"
     attacks: list[str] = field(default_factory=lambda: list(ATTACKS))
     shifts: list[str] = field(default_factory=lambda: list(SHIFTS))
+    configs: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     out: str = "runs/channel_shift"
     objects: int = 3
@@ -95,13 +99,18 @@ class Means:
 
 
 def perturbations(config: ChannelShiftConfig, backbone: Backbone) -> dict[str, Perturbation]:
-    """All that the config names: attacks by kind, shifts as ``shift.NAME``, runs as ``run.FOLDER``."""
+    """All that the config names: attacks by kind, configs as ``config.FILE``, shifts as ``shift.NAME``, runs as
+    ``run.FOLDER``."""
     device = next(backbone.parameters()).device
     found: dict[str, Perturbation] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # the texture of an untrained patch
         for kind in config.attacks:
             found[kind] = by_attack(build_attacker(AttackConfig(kind=kind), feature_dim=backbone.token_dim).to(device))
+        for path in config.configs:
+            attack = attack_of(path)
+            built = build_attacker(attack, feature_dim=backbone.token_dim)
+            found[f"config.{Path(path).stem}"] = by_attack(built.to(device))
     for run in config.runs:
         name = f"run.{Path(run).name}"
         if name in found:
@@ -114,19 +123,22 @@ def perturbations(config: ChannelShiftConfig, backbone: Backbone) -> dict[str, P
 def channel_means(backbone: Backbone, scene: Scene, protocol: ProtocolConfig, keys: list[str]) -> dict[str, np.ndarray]:
     """Per level, mean of every channel over the pixels of each object: ``[K, C]``, nan where it has no pixel.
 
-    Levels: ``decoder``, the pixel tokens ``[c, S/4, S/4]`` of the last round of prompts, and ``fpn_4``, ``fpn_8``,
-    ``fpn_16``, the image features at these strides. A cell counts by the share of it that the object covers.
+    Levels: ``decoder``, the pixel tokens of the last round of prompts, and ``fpn_STRIDE``, the image features: of SAM 2
+    at strides 4, 8 and 16, of another model what its decoder gets. A cell counts by the share of it that the object
+    covers.
     """
     features = backbone.encode(scene.image)
     held = scene.masks.flatten(1).any(dim=1).cpu()
-    levels = {"fpn_4": features.high_res[0], "fpn_8": features.high_res[1], "fpn_16": features.embedding}
+    maps = [*features.high_res, features.embedding]
+    levels = {f"fpn_{scene.image.shape[-1] // level.shape[-1]}": level for level in maps}
     found = {name: _object_means(level, scene.masks) for name, level in levels.items()}
     found["decoder"] = np.full((len(held), backbone.channels), np.nan)
     if held.any():
         truth = scene.masks.cpu().numpy()[held.numpy()]
         decode = UncertainSam(backbone, None).decode
         own = [key for key, kept in zip(keys, held, strict=True) if kept]
-        *_, final = prompt_objects(decode, features, truth, protocol, frame=(backbone.image_size,) * 2, keys=own)
+        asked = replace(protocol, box=protocol.box or backbone.boxes_only)
+        *_, final = prompt_objects(decode, features, truth, asked, frame=(backbone.image_size,) * 2, keys=own)
         tokens = final.prediction.decoded.pixel_tokens
         found["decoder"][held.numpy()] = _object_means(tokens, scene.masks[held.to(scene.masks.device)])
     return found

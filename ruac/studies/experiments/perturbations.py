@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,21 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ruac.backbone import load_backbone
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
 from ruac.data.sample import Sample
 from ruac.data.synthetic.shifts import SHIFTS
-from ruac.training.adversarial import AdversarialTask, TrainConfig
-from ruac.training.attack import Attacker
-from ruac.training.engine import LAST, load_checkpoint
+from ruac.training.adversarial import TrainConfig
+from ruac.training.attack import AttackConfig, Attacker
 
-ATTACKS = ("noise", "patch", "random_style", "random_deformation", "random")
+ATTACKS = ("noise", "patch", "random_style", "random_deformation", "random", "stress")
 """Attacks that need no training. The texture of an untrained patch is random."""
-
-TRAINED = ("learned", "patch")
-"""Kinds of training runs whose attackers act on a single image and have something learned."""
 
 
 class Scene(NamedTuple):
@@ -70,20 +64,9 @@ def by_shift(name: str) -> Perturbation:
     return perturb
 
 
-def load_attacker(run: str | Path, backbone: str) -> Attacker:
-    """The attacker of a training run's last checkpoint.
-
-    Raises `RuacError` if there is none, if it has nothing learned, or if it was trained on another backbone.
-    """
-    run = Path(run)
-    if not (run / LAST).is_file():
-        raise RuacError(f"{run / LAST}: not found; expected the out= folder of ruac train")
-    config = load_config(TrainConfig, run / "config.yaml")
-    if config.attack.kind not in TRAINED:
-        raise RuacError(f"{run}: attack.kind {config.attack.kind!r}, expected {' or '.join(TRAINED)}")
-    if config.backbone != backbone:
-        raise RuacError(f"{run}: trained on backbone {config.backbone!r}, expected {backbone!r}")
-    with torch.random.fork_rng(devices=[]):
-        task = AdversarialTask(load_backbone(config.backbone), config, None)
-    load_checkpoint(run / LAST, task)
-    return task.attacker
+def attack_of(path: str) -> AttackConfig:
+    """The attack of a training config. Raises `RuacError` for one that would have to be trained, or climbs a loss."""
+    config = load_config(TrainConfig, path, ["source=none"]).attack
+    if config.kind not in ATTACKS:
+        raise RuacError(f"configs: {path}: attack.kind {config.kind!r}, expected one of {', '.join(ATTACKS)}")
+    return config

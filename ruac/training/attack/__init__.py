@@ -1,6 +1,6 @@
 """Attackers of the adversarial branch: style and deformation behind gradient reversal, and their baselines."""
 
-from ruac.training.attack.attacker import ATTACK_KINDS, AttackConfig, Attacked, Attacker, build_attacker
+from ruac.training.attack.attacker import ATTACK_KINDS, OBJECTIVES, AttackConfig, Attacked, Attacker, build_attacker
 from ruac.training.attack.deformation import (
     DeformationAttacker,
     DeformationConfig,
@@ -8,6 +8,7 @@ from ruac.training.attack.deformation import (
     MemoryBlocks,
     RandomDeformation,
 )
+from ruac.training.attack.degradations import DegradationAttacker, DegradationConfig, RandomDegradation
 from ruac.training.attack.feature_style import FeatureStyle, MixStyle, UncertainStyle
 from ruac.training.attack.graph import GraphConfig, ObjectGraphNetwork, object_graph
 from ruac.training.attack.reversal import reverse_gradient
@@ -15,6 +16,7 @@ from ruac.training.attack.style import STYLE_VARIANTS, RandomStyle, StyleAttacke
 
 __all__ = [
     "ATTACK_KINDS",
+    "OBJECTIVES",
     "STYLE_VARIANTS",
     "AttackConfig",
     "Attacked",
@@ -22,12 +24,15 @@ __all__ = [
     "DeformationAttacker",
     "DeformationConfig",
     "Deformed",
+    "DegradationAttacker",
+    "DegradationConfig",
     "FeatureStyle",
     "GraphConfig",
     "MemoryBlocks",
     "MixStyle",
     "ObjectGraphNetwork",
     "RandomDeformation",
+    "RandomDegradation",
     "RandomStyle",
     "StyleAttacker",
     "StyleConfig",

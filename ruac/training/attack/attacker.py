@@ -1,4 +1,4 @@
-"""One attack of the adversarial branch: a style, a change of pixels, a deformation, and the features' style.
+"""One attack of the adversarial branch: stress, style, degradations, pixels, a deformation, and the features' style.
 
 Each is optional, and they act in this order.
 """
@@ -14,13 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruac.base.errors import RuacError
+from ruac.data.synthetic.stress import StressConfig
 from ruac.training.attack.deformation import (
     DeformationAttacker,
     DeformationConfig,
     MemoryBlocks,
     RandomDeformation,
 )
+from ruac.training.attack.degradations import DegradationAttacker, DegradationConfig, RandomDegradation
 from ruac.training.attack.feature_style import FeatureStyle, MixStyle, UncertainStyle
+from ruac.training.attack.procedural import ProceduralStress
 from ruac.training.attack.reversal import reverse_gradient
 from ruac.training.attack.style import RandomStyle, StyleAttacker, StyleConfig
 
@@ -35,7 +38,11 @@ ATTACK_KINDS = (
     "random_style",
     "random_deformation",
     "random",
+    "stress",
 )
+
+OBJECTIVES = {"total": None, "score": "scoring", "alignment": "alignment"}
+"""What learned attackers climb: the name of the loss term, None for their sum."""
 
 LossFunction = Callable[[Tensor], Tensor]
 
@@ -44,8 +51,12 @@ LossFunction = Callable[[Tensor], Tensor]
 class AttackConfig:
     """kind: ``learned`` style and deformation attackers (see use_style, use_deformation), or a baseline:
     ``none``, Gaussian ``noise``, ``pgd``, adversarial ``patch``, ``mixstyle`` and ``dsu`` on features,
-    ``random_style``, ``random_deformation``, or ``random``: style, noise and deformation at random, with the
-    learned ones' bounds.
+    ``random_style``, ``random_deformation``, ``random``: style, noise and deformation at random, with the
+    learned ones' bounds, or ``stress``: procedural shifts, as strong as a real domain.
+
+    use_degradations: of ``learned`` and ``random``, blur, haze and the like, for a reach beyond the paper's. objective:
+    what learned attackers climb: ``total``, the whole loss of the adversarial branch, or one term of it alone, the
+    proper ``score`` or the ``alignment`` loss.
 
     noise_sigma, pgd_step, pgd_epsilon are in normalised image units, patch_side is a share of the image side.
     feature_probability: of an image's features to be restyled. mixstyle_alpha: of the Beta distribution.
@@ -54,8 +65,12 @@ class AttackConfig:
     kind: str = "learned"
     use_style: bool = True
     use_deformation: bool = True
+    use_degradations: bool = False
+    objective: str = "total"
     style: StyleConfig = field(default_factory=StyleConfig)
+    degradations: DegradationConfig = field(default_factory=DegradationConfig)
     deformation: DeformationConfig = field(default_factory=DeformationConfig)
+    stress: StressConfig = field(default_factory=StressConfig)
     noise_sigma: float = 0.03
     pgd_steps: int = 5
     pgd_step: float = 0.01
@@ -67,8 +82,14 @@ class AttackConfig:
     def validate(self) -> None:
         if self.kind not in ATTACK_KINDS:
             raise RuacError(f"attack.kind: expected one of {', '.join(ATTACK_KINDS)}, found '{self.kind}'")
-        if self.kind == "learned" and not (self.use_style or self.use_deformation):
-            raise RuacError("attack.use_style, attack.use_deformation: expected at least one for attack.kind=learned")
+        if self.kind == "learned" and not (self.use_style or self.use_deformation or self.use_degradations):
+            raise RuacError(
+                "attack.use_style, use_deformation, use_degradations: expected at least one for attack.kind=learned"
+            )
+        if self.use_degradations and self.kind not in ("learned", "random"):
+            raise RuacError(f"attack.use_degradations: true with kind {self.kind}, expected learned or random")
+        if self.objective not in OBJECTIVES:
+            raise RuacError(f"attack.objective: {self.objective!r}, expected one of {', '.join(OBJECTIVES)}")
         for key in ("noise_sigma", "pgd_step", "pgd_epsilon"):
             if getattr(self, key) < 0:
                 raise RuacError(f"attack.{key}: expected a value >= 0, found {getattr(self, key)}")
@@ -151,21 +172,23 @@ class AdversarialPatch(nn.Module):
 
 
 class Attacker(nn.Module):
-    """Style, then pixels, then deformation of an image; then, once it is encoded, the style of its features.
-
-    Style and deformation both read the clean features.
+    """Stress, style, degradations, pixels and deformation of an image in turn; then, once it is encoded, the style of
+    its features. All that is learned reads the clean features.
     """
 
     def __init__(
         self,
         *,
+        stress: ProceduralStress | None = None,
         style: StyleAttacker | RandomStyle | None = None,
+        degradations: DegradationAttacker | RandomDegradation | None = None,
         pixels: GaussianNoise | ProjectedGradient | AdversarialPatch | None = None,
         deformation: DeformationAttacker | RandomDeformation | None = None,
         features: FeatureStyle | None = None,
     ):
         super().__init__()
-        self.style, self.pixels, self.deformation, self.features = style, pixels, deformation, features
+        self.stress, self.style, self.degradations, self.pixels = stress, style, degradations, pixels
+        self.deformation, self.features = deformation, features
 
     def forward(
         self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor, *, loss_fn: LossFunction | None = None
@@ -177,13 +200,17 @@ class Attacker(nn.Module):
         an object is not `valid` (bool ``[B, K]``). loss_fn: what ``pgd`` climbs, images -> scalar.
         """
         attacked, attacked_masks, displacement = images, masks, None
+        if self.stress is not None:
+            attacked, attacked_masks = self.stress(images, masks, valid)
         if self.style is not None:
-            attacked = self.style(attacked, embedding, masks, valid)
+            attacked = self.style(attacked, embedding, attacked_masks, valid)
+        if self.degradations is not None:
+            attacked = self.degradations(attacked, embedding, attacked_masks, valid)
         if self.pixels is not None:
             attacked = self.pixels(attacked, loss_fn)
         before_warp = attacked
         if self.deformation is not None:
-            attacked, attacked_masks, displacement = self.deformation(attacked, embedding, masks, valid)
+            attacked, attacked_masks, displacement = self.deformation(attacked, embedding, attacked_masks, valid)
 
         with torch.no_grad():
             area = masks.sum().clamp_min(1)
@@ -218,6 +245,9 @@ def build_attacker(
             )
         return Attacker(
             style=StyleAttacker(config.style, feature_dim=feature_dim) if config.use_style else None,
+            degradations=DegradationAttacker(config.degradations, feature_dim=feature_dim)
+            if config.use_degradations
+            else None,
             deformation=DeformationAttacker(config.deformation, memory_blocks, feature_dim=feature_dim)
             if config.use_deformation
             else None,
@@ -233,7 +263,9 @@ def build_attacker(
         "dsu": lambda: UncertainStyle(config.feature_probability),
     }
     return Attacker(
+        stress=ProceduralStress(config.stress) if kind == "stress" else None,
         style=RandomStyle(config.style) if kind in ("random_style", "random") else None,
+        degradations=RandomDegradation(config.degradations) if config.use_degradations else None,
         pixels=pixels[kind]() if kind in pixels else None,
         deformation=RandomDeformation(config.deformation) if kind in ("random_deformation", "random") else None,
         features=features[kind]() if kind in features else None,

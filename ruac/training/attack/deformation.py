@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -23,10 +23,15 @@ class DeformationConfig:
     the object can double it, so that no pixel moves by more than ``2 epsilon`` cells (4.8 px) along an axis.
     Below 0.25 the field cannot fold over itself.
 
+    scales: grids on which offsets are predicted and added up, in cells; the paper's is 1. One of scale k is k times as
+    coarse and its offsets may be k times as large, so that it bends as steeply and reaches further: all together
+    ``2 epsilon sum(scales)`` cells, and the steepness is that of one times their number.
+
     min_pixels: an object left with fewer after the warp is not warped.
     """
 
     epsilon: float = 0.15
+    scales: list[int] = field(default_factory=lambda: [1])
     hidden: int = 128
     init_std: float = 0.001
     min_pixels: int = 4
@@ -34,6 +39,8 @@ class DeformationConfig:
     def validate(self) -> None:
         if not 0 < self.epsilon <= 1:
             raise RuacError(f"deformation.epsilon: expected feature cells in (0, 1], found {self.epsilon}")
+        if not self.scales or min(self.scales) < 1 or len(set(self.scales)) < len(self.scales):
+            raise RuacError(f"deformation.scales: expected different whole numbers of at least 1, found {self.scales}")
         if self.hidden < 2:
             raise RuacError(f"deformation.hidden: expected at least 2, found {self.hidden}")
         if self.init_std < 0:
@@ -63,6 +70,20 @@ def centred_displacement(offsets: Tensor, masks: Tensor) -> Tensor:
     weight = F.avg_pool2d(masks, stride)  # [N, 1, s, s]
     mean = (offsets * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6)
     return stride * F.interpolate(offsets - mean, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def at_scales(raw: Tensor, config: DeformationConfig) -> Tensor:
+    """Offsets in cells ``[N, 2, s, s]`` from those of every scale ``[N, 2 len(scales), s, s]``, each in [-1, 1].
+
+    Cells of a coarser grid get their mean; what lies between cells is interpolated.
+    """
+    total = 0.0
+    for scale, each in zip(config.scales, raw.split(2, dim=1), strict=True):
+        if scale > 1:
+            coarse = F.adaptive_avg_pool2d(each, tuple(max(1, side // scale) for side in each.shape[-2:]))
+            each = F.interpolate(coarse, size=each.shape[-2:], mode="bilinear", align_corners=False)
+        total = total + config.epsilon * scale * each
+    return total
 
 
 def _sample(pictures: Tensor, displacement: Tensor | None = None) -> Tensor:
@@ -126,7 +147,7 @@ class DeformationAttacker(nn.Module):
             nn.Conv2d(config.hidden, half, 3, padding=1, bias=False),
             nn.InstanceNorm2d(half),
             nn.ReLU(),
-            nn.Conv2d(half, 2, 3, padding=1, bias=False),
+            nn.Conv2d(half, 2 * len(config.scales), 3, padding=1, bias=False),
         )
         nn.init.normal_(self.net[-1].weight, std=config.init_std)
 
@@ -151,7 +172,7 @@ class DeformationAttacker(nn.Module):
         """
         masks = masks.to(images.dtype)
         fused = self.fuse(embedding, masks, valid)
-        offsets = self.config.epsilon * torch.tanh(self.net(fused).to(images.dtype) / 2)  # 2 sigmoid - 1
+        offsets = at_scales(torch.tanh(self.net(fused).to(images.dtype) / 2), self.config)  # 2 sigmoid - 1
         return deform(images, masks, valid, reverse_gradient(offsets), self.config)
 
 
@@ -166,5 +187,6 @@ class RandomDeformation(nn.Module):
         """As `DeformationAttacker.forward`; of `embedding` only the size matters."""
         masks = masks.to(images.dtype)
         cells = embedding.shape[-2:]
-        noise = torch.rand(len(valid.nonzero()), 2, *cells, device=images.device, dtype=images.dtype)
-        return deform(images, masks, valid, self.config.epsilon * (2 * noise - 1), self.config)
+        count = 2 * len(self.config.scales)
+        noise = torch.rand(len(valid.nonzero()), count, *cells, device=images.device, dtype=images.dtype)
+        return deform(images, masks, valid, at_scales(2 * noise - 1, self.config), self.config)

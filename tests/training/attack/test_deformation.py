@@ -10,6 +10,7 @@ from ruac.training.attack.deformation import (
     DeformationAttacker,
     DeformationConfig,
     RandomDeformation,
+    at_scales,
     deform,
 )
 
@@ -256,3 +257,40 @@ def test_parameter_counts():
 def test_impossible_settings_are_refused(override):
     with pytest.raises(RuacError, match=override.split("=")[0]):
         load_config(DeformationConfig, None, [override])
+
+
+def test_scales_add_up_and_one_scale_is_as_before():
+    raw = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    assert torch.equal(at_scales(raw, DeformationConfig()), 0.15 * raw)
+    config = DeformationConfig(epsilon=0.1, scales=[1, 4])
+    both = at_scales(torch.cat([raw, raw], dim=1), config)
+    coarse = F.interpolate(F.avg_pool2d(raw, 4), size=(8, 8), mode="bilinear")
+    torch.testing.assert_close(both, 0.1 * raw + 0.4 * coarse)
+
+
+def test_several_scales_stay_within_their_bound_and_bend_no_steeper_than_their_number():
+    images, embedding, masks, valid = scene(size=128)
+    net = attacker(init_std=1e4, scales=[1, 2, 4])
+    displacement = net(images, embedding, masks, valid).displacement
+    assert 2 * 0.15 * 16 < displacement.abs().max() <= 2 * 0.15 * 16 * (1 + 2 + 4) + 1e-4
+    steep = torch.rand(1, 6, 8, 8, generator=torch.Generator().manual_seed(3)).round() * 2 - 1
+    offsets = at_scales(steep, DeformationConfig(scales=[1, 2, 4]))
+    assert offsets.diff(dim=-1).abs().max() <= 3 * 2 * 0.15 + 1e-6
+
+
+def test_gradients_through_scales_are_those_of_finite_differences():
+    images, _, masks, valid = scene(batch=1, size=32)
+    config = DeformationConfig(epsilon=0.05, scales=[1, 2])
+    raw = torch.rand(int(valid.sum()), 4, 2, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64) - 0.5
+    probe = torch.randn(images.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+    def loss(values):
+        return (deform(images.double(), masks.double(), valid, at_scales(values, config), config).images * probe).sum()
+
+    assert torch.autograd.gradcheck(loss, (raw.requires_grad_(),), eps=1e-6, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scales", [[], [0], [2, 2]])
+def test_impossible_scales_are_named(scales):
+    with pytest.raises(RuacError, match=r"deformation\.scales"):
+        DeformationConfig(scales=scales).validate()

@@ -6,6 +6,7 @@ from builders import three_objects
 
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
+from ruac.training.attack.regions import style_regions
 from ruac.training.attack.style import (
     STYLE_VARIANTS,
     RandomStyle,
@@ -13,7 +14,6 @@ from ruac.training.attack.style import (
     StyleConfig,
     region_statistics,
     restyle,
-    style_regions,
 )
 
 DIM = 16

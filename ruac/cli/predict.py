@@ -24,7 +24,10 @@ def main(argv: list[str], prog: str | None = None) -> None:
         "--automatic", nargs="*", metavar="KEY=VALUE", help="of a folder: every mask; such as points_per_side=16"
     )
     parser.add_argument(
-        "--look", action="append", metavar="LOOK", help="look at the object again: zoom, flip, zoom+flip, zoom:2.4"
+        "--look",
+        action="append",
+        metavar="LOOK",
+        help="look again: zoom, auto, flip, zoom+flip, zoom:2.4",
     )
     parser.add_argument("--model", help="exported folder (default: the embedded nano)")
     parser.add_argument("--backbone", help="name or YAML, for a head-only export")

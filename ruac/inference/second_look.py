@@ -21,6 +21,9 @@ from ruac.inference.views import View, around
 from ruac.uncertainty.look_reader import LookReader, SeenAnswer, look_inputs
 
 ENCODED = 8  # most windows encoded at a time
+AUTO = 0.55
+"""Largest window of ``auto``, as a share of the picture's side: two thirds of a zoom's looks, and 87 % of what it adds
+to J on source validation (docs/results/looks.md)."""
 
 
 @dataclass
@@ -28,11 +31,11 @@ class LooksConfig:
     """Which looks follow the first answer; all of them weigh alike.
 
     looks: ``zoom`` (a window around the answer), ``flip`` (the picture mirrored), ``zoom+flip``; ``zoom:2.4`` with
-    another margin. margin, pad: side of the window, in extents of mask and clicks, plus a share of the picture's side.
-    largest: windows that exceed this share of the picture's side are not looked at. edge: share of a window over which
-    its weight rises from 0. keep_masks: leave the first masks as they are and change their probability and uncertainty
-    only; where the looks together contradict a mask its uncertainty is 1. feedback: show the first answer's mask to
-    the second look.
+    another margin; ``auto``, a zoom of those objects alone to which it brings most, see `AUTO`. margin, pad: side of
+    the window, in extents of mask and clicks, plus a share of the picture's side. largest: windows that exceed this
+    share of the picture's side are not looked at. edge: share of a window over which its weight rises from 0.
+    keep_masks: leave the first masks as they are and change their probability and uncertainty only; where the looks
+    together contradict a mask its uncertainty is 1. feedback: show the first answer's mask to the second look.
     """
 
     looks: list[str] = field(default_factory=lambda: ["zoom"])
@@ -45,7 +48,7 @@ class LooksConfig:
 
     def validate(self) -> None:
         if not self.looks:
-            raise RuacError("looks: expected at least one, such as zoom, flip or zoom+flip")
+            raise RuacError("looks: expected at least one, such as zoom, auto, flip or zoom+flip")
         if not 1 <= self.margin < math.inf:
             raise RuacError(f"margin: {self.margin}, expected at least 1")
         for look in self.looks:
@@ -65,12 +68,16 @@ class LooksConfig:
         name, _, factor = zoom.partition(":")
         if look == "flip":
             return None, True
+        if look == "auto":
+            return self.margin, False
         try:
             margin = float(factor) if factor else self.margin
         except ValueError:
             margin = 0.0
         if name != "zoom" or mirror not in ([], ["flip"]) or not 1 <= margin < math.inf or zoom.endswith(":"):
-            raise RuacError(f"looks: {look!r}, expected zoom, flip or zoom+flip; zoom:2.4 sets its margin, at least 1")
+            raise RuacError(
+                f"looks: {look!r}, expected zoom, flip, zoom+flip or auto; zoom:2.4 sets its margin, at least 1"
+            )
         return margin, bool(mirror)
 
 
@@ -120,7 +127,7 @@ class Look:
 
         None without a reader, and of a look that it was not fitted to.
         """
-        if reader is None or reader.config.look != self.name:
+        if reader is None or reader.config.look != ("zoom" if self.name == "auto" else self.name):
             return None
         return reader.read(self.reader_inputs(question))
 
@@ -145,7 +152,8 @@ def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look:
     """Ask one look of the objects that it is for; None if it is for none. Equal windows are encoded once."""
     margin, flip = config.parse(look)
     frame = model.backbone.frame(question.image.shape[:2])
-    views = [_view(question, n, margin, flip, config, frame) for n in range(len(question.choice))]
+    largest = min(AUTO, config.largest) if look == "auto" else config.largest
+    views = [_view(question, n, margin, flip, config.pad, largest, frame) for n in range(len(question.choice))]
     index = [n for n, view in enumerate(views) if view is not None]
     if not index:
         return None
@@ -205,7 +213,7 @@ def edges_of(pixels: Tensor, cells: tuple[int, int]) -> Tensor:
 
 
 def _view(
-    question: Question, n: int, margin: float | None, flip: bool, config: LooksConfig, frame: tuple[int, int]
+    question: Question, n: int, margin: float | None, flip: bool, pad: float, largest: float, frame: tuple[int, int]
 ) -> View | None:
     size = question.image.shape[:2]
     if margin is None:
@@ -213,7 +221,7 @@ def _view(
     prompts = question.prompts
     known = prompts.labels[n] != PADDING
     points = prompts.points[n][known].double().cpu().numpy() * (size[1] / frame[1], size[0] / frame[0])
-    return around(points, question.masks[n], margin=margin, pad=config.pad, largest=config.largest, flip=flip)
+    return around(points, question.masks[n], margin=margin, pad=pad, largest=largest, flip=flip)
 
 
 def _prompts(question: Question, n: int, config: LooksConfig) -> Prompts:

@@ -13,7 +13,7 @@ from ruac.base.errors import RuacError
 from ruac.calibration import KindSettings, build_calibrator
 from ruac.inference.look_mean import combine, look_again
 from ruac.inference.model import UncertainSam, predict
-from ruac.inference.second_look import LooksConfig, Question, ask_look
+from ruac.inference.second_look import AUTO, LooksConfig, Question, ask_look
 from ruac.inference.views import View
 from ruac.uncertainty import BayesianConfig, build_head
 
@@ -109,6 +109,34 @@ def test_what_is_not_looked_at_again_stays_as_it_is(analytic):
     assert analytic.encoded == before
 
 
+def test_auto_looks_again_at_small_objects_only_and_sees_what_a_zoom_sees(analytic):
+    y, x = np.mgrid[:96, :144]
+    bright = np.full((96, 144), 90.0)
+    bright[(x - 20) ** 2 + (y - 20) ** 2 < 36] = 200
+    asked = question(analytic, np.repeat(bright[..., None], 3, axis=2).astype(np.uint8), [(20.0, 20.0)] * 2)
+    asked.masks[:] = False
+    asked.masks[0, 15:26, 15:26] = True  # a window of about a fifth of the side
+    asked.masks[1, 15:65, 15:65] = True  # and of more than 0.55
+    zoom, auto = (ask_look(analytic, LooksConfig(), asked, look) for look in ("zoom", "auto"))
+    assert (zoom.index, auto.index) == ([0, 1], [0])
+    assert zoom.views[1].share > AUTO**2 >= auto.views[0].share
+    assert auto.views[0] == zoom.views[0]
+    assert torch.equal(auto.prediction.logits, zoom.prediction.logits[:1])
+
+
+def test_a_kept_mask_is_in_certain_doubt_where_the_looks_contradict_it(analytic):
+    asked = question(analytic, picture(), [(30.0, 20.0)])
+    config = LooksConfig(keep_masks=True)
+    look = ask_look(analytic, config, asked, "zoom")
+    sure = replace(look, prediction=replace(look.prediction, logits=-9 * look.prediction.logits))
+    looked = combine(asked, [sure], config)
+    against = (looked.maps.probability[0, 0] > 0.5).numpy() != asked.masks[0]
+    assert looked.masks is asked.masks
+    assert against.mean() > 0.05
+    assert (looked.maps.total[0, 0].numpy()[against] == 1).all()
+    assert (looked.maps.total[0, 0].numpy()[~against] < 1).any()
+
+
 @pytest.mark.parametrize("look", ["zoom", "zoom+flip", "flip", "zoom:2.4"])
 def test_the_same_place_gets_the_same_logit_from_any_window(analytic, look):
     """With a model that answers by what it sees, a look adds only what resampling loses: geometry is right."""
@@ -193,7 +221,7 @@ def test_equal_windows_are_encoded_once(analytic):
     ("values", "message"),
     [
         ({"looks": []}, "at least one"),
-        ({"looks": ["zom"]}, "'zom', expected zoom, flip or zoom"),
+        ({"looks": ["zom"]}, "'zom', expected zoom, flip, zoom"),
         ({"looks": ["zoom:x"]}, "'zoom:x', expected"),
         ({"looks": ["zoom:0.5"]}, "at least 1"),
         ({"looks": ["zoom:"]}, "'zoom:', expected"),

@@ -63,15 +63,21 @@ class ClassFolder:
     def path(self, index: int) -> Path:
         return self.root / "images" / self.files[index]
 
+    def has_truth(self, index: int) -> bool:
+        return self._source.has_truth(index)
+
     def places(self, split: str) -> list[int]:
-        """Places of the pictures that ``<split>.txt`` lists. Raises `RuacError` for one that is not there."""
+        """Places of the pictures that ``<split>.txt`` lists, or the file `split` itself, if it is called ``.txt``.
+
+        Raises `RuacError` for one that is not there."""
+        listed = Path(split) if split.endswith(".txt") else self.root / f"{split}.txt"
         order = {name: place for place, name in enumerate(self.files)}
         stems = {Path(name).stem: place for name, place in order.items()}
         found = []
-        for line in read_list(self.root / f"{split}.txt"):
+        for line in read_list(listed):
             place = order.get(line, stems.get(line))
             if place is None:
-                raise RuacError(f"{self.root / split}.txt: {line!r} is no picture with classes of {self.root}")
+                raise RuacError(f"{listed}: {line!r} is no picture with classes of {self.root}")
             found.append(place)
         return sorted(set(found))
 
@@ -102,6 +108,9 @@ class _Coco:
         entries = json.loads(self._file.read_text(encoding="utf-8-sig")).get("categories") or []
         return {entry.get("id"): entry.get("name") for entry in entries if isinstance(entry, dict)}
 
+    def has_truth(self, index: int) -> bool:
+        return True
+
     def read(self, index: int) -> ClassedSample:
         sample = self._data[index]
         classes = np.array([self.names.index(name) for name in self._classes[index]])
@@ -125,11 +134,16 @@ class _Maps:
             if path.stem not in stems:
                 raise RuacError(f"{path}: label map without a picture; expected {root / 'images' / path.stem}.*")
 
+    def has_truth(self, index: int) -> bool:
+        return self._path(index).is_file()
+
+    def _path(self, index: int) -> Path:
+        return self._root / "labels" / f"{Path(self.files[index]).stem}.png"
+
     def read(self, index: int) -> ClassedSample:
-        picture = self._root / "images" / self.files[index]
-        path = self._root / "labels" / f"{picture.stem}.png"
+        picture, path = self._root / "images" / self.files[index], self._path(index)
         image = read_image(picture)
-        if not path.is_file():
+        if not self.has_truth(index):
             return ClassedSample(image, None, np.zeros((0, *image.shape[:2]), bool), np.zeros(0, np.int64))
         labels = read_ids(path)
         check_size(labels, image, path, picture)

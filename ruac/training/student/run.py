@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from safetensors.torch import save_file
 
 from ruac.base.errors import RuacError
@@ -22,6 +22,7 @@ from ruac.training.student.models import MobileNetConfig, ModelConfig, build_seg
 from ruac.training.student.split import Split, SplitConfig, check_classes, split_pictures
 from ruac.training.student.stream import StudentStream, check_pseudo
 from ruac.training.student.task import StudentTask
+from ruac.training.student.validation import evaluate
 from ruac.training.student.views import ViewsConfig
 
 
@@ -126,11 +127,10 @@ def train_student(config: StudentConfig, *, resume: bool) -> Path:
     )
     engine = epochs_in_steps(config, len(split.labelled) + len(split.unlabelled))
     checkpoint = train(task, data, engine, out, run_config=config, resume=resume)
-    load_checkpoint(checkpoint, task)  # after a run that had nothing left to do
-    accelerator = Accelerator(cpu=config.engine.cpu)
-    task.to(accelerator.device)
-    sums = task.sums(accelerator)
-    if PartialState().is_main_process:
+    if PartialState().is_main_process:  # the others are done: the engine has taken their group apart
+        load_checkpoint(checkpoint, task)  # of a run that had nothing left to do
+        device = PartialState().device
+        sums = evaluate(model.to(device), dataset, split.validation, side=config.side, device=device)
         write_split(dataset, split, out)
         with atomic_path(out / "student.safetensors") as temporary:
             save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)

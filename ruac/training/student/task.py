@@ -89,7 +89,10 @@ class StudentTask(nn.Module):
         return {"model": self.model} | ({} if self.teacher is None else {"teacher": self.teacher})
 
     def sums(self, accelerator: Accelerator) -> SemanticSums:
-        """Of the validation pictures."""
+        """Of the validation pictures. Processes have seen others: all take the running means of the first."""
+        if accelerator.num_processes > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         return evaluate(
             self.model,
             self.dataset,

@@ -20,7 +20,7 @@ class SemanticSums:
 
     ``confusion [K, K]``: pixels by true (row) and predicted class. ``count``, ``correct``, ``confidence`` ``[15]``: of
     the ECE bins of the top probability (confidence in units of 2^-24). ``at_median [2, 2]``: right or wrong x certain
-    or uncertain at the median entropy of each picture (RSS paper, sec. 4.1).
+    or uncertain at the median entropy of each picture (RSS, Landgraf et al., section 3).
     """
 
     def __init__(self, classes: int):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ruac.base.assets import asset_root
 from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 from ruac.cli import main
@@ -101,6 +102,18 @@ def test_a_finished_run_has_nothing_left_to_do(settings, tmp_path):
     before = (out / "result.json").read_text()
     run(settings, tmp_path / "run", resume=True)
     assert json.loads((out / "result.json").read_text())["validation"] == json.loads(before)["validation"]
+
+
+def test_configs_name_their_method():
+    paths = sorted((asset_root() / "configs" / "student").glob("*.yaml"))
+    found = {}
+    for path in paths:
+        config = load_config(StudentConfig, path, ["source=x", "pseudo_labels=y"])
+        found[path.stem] = config.plan()
+        assert config.method == path.stem or path.stem in ("small", "conformal_unimatch")
+    assert set(METHODS) < set(found)
+    assert found["conformal_unimatch"].kinds == {"pseudo", "unimatch_v2"}
+    assert (found["conformal_sam"].epochs, found["conformal_sam"].stages.start) == (80, 60)  # the paper's, on VOC
 
 
 def test_lists_alone(settings, tmp_path, capsys):

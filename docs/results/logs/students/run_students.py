@@ -41,6 +41,7 @@ ROWS = {
     "supervised": (["method=supervised"], None),
     "pseudo_unfiltered": (["method=pseudo"], ("none", "location")),
     "pseudo_filtered": (["method=pseudo"], ("class_conditional", "location")),
+    "pseudo_half": (["method=pseudo"], ("half", "location")),
     "conformal_sam": (["method=conformal_sam"], ("class_conditional", "location")),
     "self_training": (["method=self_training"], None),
     "unfiltered_then_own": (["method=conformal_sam"], ("none", "location")),

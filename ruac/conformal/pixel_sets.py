@@ -24,8 +24,8 @@ def kept_labels(
 
     filter: ``class_conditional``, the most probable class of the set, and where class 0 is a dominating background
     and a foreground class is in the set as well, the most probable of those (ConformalSAM, eq. 4; without background
-    that line is off); ``marginal``, the most probable of all classes if it is in the set; ``half``, the most probable where it
-    has more than one half, whatever the sets, as a control; ``none``, the most probable.
+    that line is off); ``marginal``, the most probable of all classes if it is in the set; ``half``, the most
+    probable where it has more than one half, whatever the sets, as a control; ``none``, the most probable.
     An empty set is `IGNORE`. Where background is alone in the set the label is background: eq. 4, read literally,
     would leave no class to choose from.
 

@@ -116,11 +116,9 @@ class _Mobile(nn.Module):
 class _Lraspp(nn.Module):
     """torchvision's LR-ASPP head over a list of maps, of which it reads the first and the last."""
 
-    def __init__(self, low: int, high: int, classes: int, width: int):
+    def __init__(self, head: nn.Module):
         super().__init__()
-        from torchvision.models.segmentation.lraspp import LRASPPHead
-
-        self.head = LRASPPHead(low, high, classes, width)
+        self.head = head
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         return self.head({"low": maps[0], "high": maps[-1]})
@@ -158,7 +156,9 @@ class _Hidden(nn.Module):
 
 
 def _mobilenet(config: MobileNetConfig, classes: int) -> Segmenter:
-    return Segmenter(_Mobile(config), _Lraspp(CHANNELS[1], sum(CHANNELS[2:]), classes, config.width))
+    from torchvision.models.segmentation.lraspp import LRASPPHead
+
+    return Segmenter(_Mobile(config), _Lraspp(LRASPPHead(CHANNELS[1], sum(CHANNELS[2:]), classes, config.width)))
 
 
 def _lraspp(config: LrasppConfig, classes: int) -> Segmenter:
@@ -166,9 +166,7 @@ def _lraspp(config: LrasppConfig, classes: int) -> Segmenter:
 
     weights = "DEFAULT" if config.pretrained else None
     model = _fetched(lambda: lraspp_mobilenet_v3_large(weights=None, weights_backbone=weights, num_classes=classes))
-    head = _Lraspp(1, 1, classes, 1)
-    head.head = model.classifier
-    return Segmenter(_Named(model.backbone), head)
+    return Segmenter(_Named(model.backbone), _Lraspp(model.classifier))
 
 
 def _deeplab(config: DeepLabConfig, classes: int) -> Segmenter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ruac.conformal.pixel_scores import check_labels
 from ruac.data.augment import normalise, resized, to_tensor
 from ruac.data.classes import IGNORE, ClassFolder
 from ruac.data.id_masks import check_size, read_ids
+from ruac.data.sample import read_list
 from ruac.training.engine import STREAM_LENGTH
 from ruac.training.student.split import Split
 from ruac.training.student.views import ViewsConfig, cutmix_box, strong_view, weak_view
@@ -110,10 +112,6 @@ def check_pseudo(folder: Path, dataset: ClassFolder, split: Split) -> dict:
     Raises `RuacError` where it is not finished, has other classes, lacks a picture, or was calibrated on pictures that
     are not in this run's labelled subset, as their labels would be known twice or judged on what they calibrated.
     """
-    import json
-
-    from ruac.data.sample import read_list
-
     record_path = folder / "record.json"
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))

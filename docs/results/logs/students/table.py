@@ -28,7 +28,6 @@ def main(runs: Path, out: Path) -> None:
                 "filter": kept["config"]["filter"],
                 "alpha": kept["config"]["alpha"],
                 **{name: result["validation"][name] for name in METRICS},
-                "commit": result["environment"]["commit"][:7],
             }
         )
     table = pd.DataFrame(rows)

@@ -32,6 +32,7 @@ VERBS = {
     "fit-temperature": "calibrate with kind=temperature",
     "conformal": "fit inner and outer masks with a guarantee",
     "pseudo-label": "label pictures from prompts by class",
+    "train-student": "train a segmenter from few labels and pseudo-labels",
     "make-scenes": "write procedural scenes as COCO folders",
     "prepare-domain": "check and convert the native download of a data set",
     "pretrain": "train the nano backbone promptably",

@@ -8,7 +8,7 @@ from ruac.base.errors import RuacError
 from ruac.conformal.mask_losses import check_probability
 from ruac.conformal.pixel_scores import IGNORE, PixelThresholds
 
-FILTERS = ("class_conditional", "marginal", "none")
+FILTERS = ("class_conditional", "marginal", "half", "none")
 
 
 def prediction_sets(probability: np.ndarray, thresholds: PixelThresholds) -> np.ndarray:
@@ -24,7 +24,8 @@ def kept_labels(
 
     filter: ``class_conditional``, the most probable class of the set, and where class 0 is a dominating background
     and a foreground class is in the set as well, the most probable of those (ConformalSAM, eq. 4; without background
-    that line is off); ``marginal``, the most probable of all classes if it is in the set; ``none``, the most probable.
+    that line is off); ``marginal``, the most probable of all classes if it is in the set; ``half``, the most
+    probable where it has more than one half, whatever the sets, as a control; ``none``, the most probable.
     An empty set is `IGNORE`. Where background is alone in the set the label is background: eq. 4, read literally,
     would leave no class to choose from.
 
@@ -35,6 +36,8 @@ def kept_labels(
     best = probability.argmax(0)
     if filter == "none":
         return best.astype(np.uint8)
+    if filter == "half":
+        return np.where(probability.max(0) > 0.5, best, IGNORE).astype(np.uint8)
     assert thresholds is not None
     inside = prediction_sets(probability, thresholds)
     if filter == "marginal":

@@ -30,12 +30,13 @@ class ClassedSample:
 
 
 class ClassFolder:
-    """Pictures with classes, from one of two trees.
+    """Pictures with classes, from one of four trees.
 
     A COCO folder, whose annotations have a ``label`` or a named category; a pixel of several objects belongs to the
-    smallest, one of none is background, or unknown without `background`. Or ``images/`` beside ``labels/STEM.png``
+    smallest, one of none is background, or unknown without `background`. ``images/`` beside ``labels/STEM.png``
     (value = class, 255 = unknown) and ``classes.txt`` (a name per line, from class 0 on); a picture without a PNG has
-    no truth, and objects are the connected parts of a class, of at least `SMALLEST` pixels.
+    no truth, and objects are the connected parts of a class, of at least `SMALLEST` pixels. Or Pascal VOC 2012 or
+    Cityscapes as they are downloaded (`ruac.data.class_trees`), read in the same way.
 
     names: of the classes; the first is the background, if there is one. files: names of the pictures, in order.
     Raises `RuacError` that names the file or entry at fault.
@@ -48,7 +49,9 @@ class ClassFolder:
         elif (self.root / "labels").is_dir():
             self._source = _Maps(self.root, background)
         else:
-            raise RuacError(f"{self.root}: expected annotations.json, or labels/ and classes.txt, beside images/")
+            from ruac.data.class_trees import open_tree  # it builds on this file
+
+            self._source = open_tree(self.root, background)
         self.names: list[str] = self._source.names
         self.files: list[str] = self._source.files
         if len(self.names) < 2 or len(self.names) > IGNORE:
@@ -61,23 +64,30 @@ class ClassFolder:
         return self._source.read(index)
 
     def path(self, index: int) -> Path:
-        return self.root / "images" / self.files[index]
+        return self._source.path(index)
+
+    def has_truth(self, index: int) -> bool:
+        return self._source.has_truth(index)
 
     def places(self, split: str) -> list[int]:
-        """Places of the pictures that ``<split>.txt`` lists. Raises `RuacError` for one that is not there."""
+        """Places of the pictures that ``<split>.txt`` lists, or the file `split` itself, if it is called ``.txt``.
+
+        Raises `RuacError` for one that is not there."""
+        listed = Path(split) if split.endswith(".txt") else self._source.lists / f"{split}.txt"
         order = {name: place for place, name in enumerate(self.files)}
         stems = {Path(name).stem: place for name, place in order.items()}
         found = []
-        for line in read_list(self.root / f"{split}.txt"):
+        for line in read_list(listed):
             place = order.get(line, stems.get(line))
             if place is None:
-                raise RuacError(f"{self.root / split}.txt: {line!r} is no picture with classes of {self.root}")
+                raise RuacError(f"{listed}: {line!r} is no picture with classes of {self.root}")
             found.append(place)
         return sorted(set(found))
 
 
 class _Coco:
     def __init__(self, root: Path, background: bool):
+        self.lists = root
         self._data = CocoFolder(root)
         self._file = root / "annotations.json"
         images, objects = read_annotations(self._file)
@@ -102,6 +112,12 @@ class _Coco:
         entries = json.loads(self._file.read_text(encoding="utf-8-sig")).get("categories") or []
         return {entry.get("id"): entry.get("name") for entry in entries if isinstance(entry, dict)}
 
+    def path(self, index: int) -> Path:
+        return self._data.records[index].path
+
+    def has_truth(self, index: int) -> bool:
+        return True
+
     def read(self, index: int) -> ClassedSample:
         sample = self._data[index]
         classes = np.array([self.names.index(name) for name in self._classes[index]])
@@ -111,27 +127,30 @@ class _Coco:
         return ClassedSample(sample.image, labels, sample.masks, classes)
 
 
-class _Maps:
-    def __init__(self, root: Path, background: bool):
-        self._root, self._first = root, int(background)
-        self.names = read_list(root / "classes.txt")
-        if not (root / "images").is_dir():
-            raise RuacError(f"{root / 'images'}: folder not found; expected it beside labels/")
-        self.files = sorted(p.name for p in (root / "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not self.files:
-            raise RuacError(f"{root / 'images'}: holds no picture")
-        stems = {Path(name).stem for name in self.files}
-        for path in sorted((root / "labels").glob("*.png")):
-            if path.stem not in stems:
-                raise RuacError(f"{path}: label map without a picture; expected {root / 'images' / path.stem}.*")
+class LabelMaps:
+    """Label maps beside pictures: what all trees of them share. labels: of a picture, its map (absent: no truth)."""
+
+    def __init__(self, lists: Path, names: list[str], background: bool, labels: dict[Path, Path]):
+        self.lists, self.names, self._first = lists, names, int(background)
+        self._pictures, self._labels = list(labels), list(labels.values())
+        self.files = [picture.name for picture in labels]
+
+    def path(self, index: int) -> Path:
+        return self._pictures[index]
+
+    def has_truth(self, index: int) -> bool:
+        return self._labels[index].is_file()
+
+    def classes_of(self, ids: np.ndarray) -> np.ndarray:
+        """Classes of the values in a map."""
+        return ids
 
     def read(self, index: int) -> ClassedSample:
-        picture = self._root / "images" / self.files[index]
-        path = self._root / "labels" / f"{picture.stem}.png"
+        picture, path = self._pictures[index], self._labels[index]
         image = read_image(picture)
-        if not path.is_file():
+        if not self.has_truth(index):
             return ClassedSample(image, None, np.zeros((0, *image.shape[:2]), bool), np.zeros(0, np.int64))
-        labels = read_ids(path)
+        labels = self.classes_of(read_ids(path))
         check_size(labels, image, path, picture)
         if len(wrong := labels[(labels != IGNORE) & (labels >= len(self.names))]):
             raise RuacError(
@@ -146,3 +165,18 @@ class _Maps:
                     classes.append(k)
         stacked = np.stack(masks) if masks else np.zeros((0, *labels.shape), bool)
         return ClassedSample(image, labels.astype(np.uint8), stacked, np.array(classes, np.int64))
+
+
+class _Maps(LabelMaps):
+    def __init__(self, root: Path, background: bool):
+        names = read_list(root / "classes.txt")
+        if not (root / "images").is_dir():
+            raise RuacError(f"{root / 'images'}: folder not found; expected it beside labels/")
+        pictures = sorted(p for p in (root / "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not pictures:
+            raise RuacError(f"{root / 'images'}: holds no picture")
+        super().__init__(root, names, background, {p: root / "labels" / f"{p.stem}.png" for p in pictures})
+        stems = {picture.stem for picture in pictures}
+        for path in sorted((root / "labels").glob("*.png")):
+            if path.stem not in stems:
+                raise RuacError(f"{path}: label map without a picture; expected {root / 'images' / path.stem}.*")

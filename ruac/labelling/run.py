@@ -33,8 +33,9 @@ from ruac.labelling.statistics import LabelStatistics
 class PseudoLabelConfig:
     """source: folder with classes, see `ClassFolder`. export, backbone: as in `ConformalConfig`. prompts: ``boxes`` or
     ``points`` of the annotated objects, or a JSON file of prompts by class (`read_prompts`). background: whether class
-    0 is a background that dominates. labelled: name of a list of pictures whose labels calibrate; or fraction: their
-    share of all pictures, drawn by `seed`. All other pictures are labelled.
+    0 is a background that dominates. labelled: list of pictures whose labels calibrate, NAME of ``NAME.txt`` in the
+    source or a path; or fraction: their share of all pictures, drawn by `seed`. unlabelled: list of the pictures to
+    label, without it all others.
 
     alpha: share of pixels whose set may miss the true class. filter: see `kept_labels`. regions: which pixels share a
     threshold. each: a threshold of its own for every class. grid: side of the grid of places on which it is fitted.
@@ -46,6 +47,7 @@ class PseudoLabelConfig:
     prompts: str = "boxes"
     background: bool = True
     labelled: str | None = None
+    unlabelled: str | None = None
     fraction: float = 0.25
     alpha: float = 0.05
     filter: str = "class_conditional"
@@ -130,7 +132,8 @@ def split_places(dataset: ClassFolder, config: PseudoLabelConfig) -> tuple[list[
         labelled = dataset.places(config.labelled)
     else:
         labelled = draw_places(len(dataset), max(1, round(config.fraction * len(dataset))), config.seed)
-    rest = [place for place in range(len(dataset)) if place not in set(labelled)][: config.limit or None]
+    wanted = range(len(dataset)) if config.unlabelled is None else dataset.places(config.unlabelled)
+    rest = [place for place in wanted if place not in set(labelled)][: config.limit or None]
     if not rest:
         raise RuacError(f"{config.source}: every picture is in the labelled subset, none is left to label")
     return labelled, rest

@@ -24,19 +24,23 @@ from ruac.base.provenance import save_record
 
 LAST = "last.pt"
 STREAM_LENGTH = 1 << 40  # of a numbered stream of samples: more than any run will draw
+POLY = 0.9  # power of the schedule of that name
 
 
 @dataclass
 class EngineConfig:
     """How long and how to optimise.
 
-    steps: optimiser steps. batch_size: images per process and micro-batch. accumulate:
-    micro-batches per step. schedule: constant, or cosine or linear down to `final_share` of each
-    group's rate, starting after `hold` (a share of the steps) at the full rate. warmup: steps.
+    optimizer: adamw, or sgd with `momentum`. steps: optimiser steps. batch_size: images per process and
+    micro-batch. accumulate: micro-batches per step. schedule: constant, or cosine, linear or poly (the remaining share
+    of steps to the power 0.9) down to `final_share` of each group's rate, starting after `hold` (a share of the steps)
+    at the full rate. warmup: steps.
     clip: largest gradient norm. precision: fp32 or bf16. *_every: steps between events (0: never,
     but the last step is always saved).
     """
 
+    optimizer: str = "adamw"
+    momentum: float = 0.9
     steps: int = 1000
     batch_size: int = 8
     accumulate: int = 1
@@ -61,8 +65,12 @@ class EngineConfig:
         for name in ("warmup", "workers", "seed", "validate_every", "save_every", "panel_every"):
             if getattr(self, name) < 0:
                 raise RuacError(f"engine.{name}: {getattr(self, name)}, expected at least 0")
-        if self.schedule not in ("cosine", "linear", "constant"):
-            raise RuacError(f"engine.schedule: {self.schedule!r}, expected cosine, linear or constant")
+        if self.optimizer not in ("adamw", "sgd"):
+            raise RuacError(f"engine.optimizer: {self.optimizer!r}, expected adamw or sgd")
+        if not 0 <= self.momentum < 1:
+            raise RuacError(f"engine.momentum: {self.momentum}, expected a number in [0, 1)")
+        if self.schedule not in ("cosine", "linear", "poly", "constant"):
+            raise RuacError(f"engine.schedule: {self.schedule!r}, expected cosine, linear, poly or constant")
         if self.precision not in ("fp32", "bf16"):
             raise RuacError(f"engine.precision: {self.precision!r}, expected fp32 or bf16")
         if not 0 <= self.hold < 1:
@@ -115,7 +123,9 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     if resume and not checkpoint.exists():
         raise RuacError(f"{checkpoint}: nothing to resume")
     groups = task.parameter_groups()
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = (
+        torch.optim.AdamW(groups) if config.optimizer == "adamw" else torch.optim.SGD(groups, momentum=config.momentum)
+    )
     # Which sample goes where: a resumed run repeats an uninterrupted one only if none of these has changed.
     stream = {
         "processes": accelerator.num_processes,
@@ -197,7 +207,8 @@ def rate_share(step: int, config: EngineConfig) -> float:
         return 1.0
     held = max(config.warmup, config.hold * config.steps)
     position = min(1.0, max(0.0, (step - held) / max(1.0, config.steps - held)))
-    fall = (1 + math.cos(math.pi * position)) / 2 if config.schedule == "cosine" else 1 - position
+    power = POLY if config.schedule == "poly" else 1.0
+    fall = (1 + math.cos(math.pi * position)) / 2 if config.schedule == "cosine" else (1 - position) ** power
     return config.final_share + (1 - config.final_share) * fall
 
 

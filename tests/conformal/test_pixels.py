@@ -174,6 +174,11 @@ def test_kept_labels_are_equation_4(filter, background):
     assert (differs > 0) == (filter != "none")
 
 
+def test_half_keeps_what_has_more_than_one_half_whatever_the_sets():
+    probability = np.array([[[0.9, 0.5, 0.1]], [[0.05, 0.5, 0.2]]], np.float32)
+    assert kept_labels(probability, None, filter="half", background=True).tolist() == [[0, IGNORE, IGNORE]]
+
+
 def test_foreground_wins_only_over_a_background():
     probability = np.array([[0.9, 0.9, 0.2], [0.6, 0.1, 0.1], [0.5, 0.2, 0.3]], np.float32)[:, None]
     found = fit_pixel_thresholds(

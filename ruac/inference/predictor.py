@@ -31,7 +31,7 @@ from ruac.inference.temperature_file import backbone_identity
 from ruac.inference.unccorr import UncCorr
 from ruac.inference.user_prompts import UserPrompts
 
-DEFAULT = ROOT / "checkpoints" / "ruac_nano"
+DEFAULT = ROOT / "checkpoints" / "ruac_nano_scale"
 DECODED = 32  # most objects decoded at a time
 
 

@@ -183,7 +183,7 @@ def _segformer(config: SegformerConfig, classes: int) -> Segmenter:
         from transformers import SegformerConfig as Settings
         from transformers import SegformerForSemanticSegmentation as Model
     except ImportError:
-        raise RuacError("model.kind: segformer needs transformers: pip install 'ruac[student]'") from None
+        raise RuacError("model.kind: segformer needs transformers: pip install 'ruac[transformers]'") from None
 
     if config.pretrained:
         model = _fetched(

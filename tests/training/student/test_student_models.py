@@ -23,7 +23,7 @@ SMALL = SegformerConfig(widths=[8, 16, 16, 16], depths=[1, 1, 1, 1], width=8)
 )
 def test_every_kind_answers_at_the_size_of_the_picture(config):
     if config.kind == "segformer":
-        pytest.importorskip("transformers", reason="the extra student")
+        pytest.importorskip("transformers", reason="the extra transformers")
     model = build_segmenter(config, 5)
     images = torch.randn(2, 3, 64, 64)
     logits = model(images)
@@ -49,7 +49,7 @@ def test_the_trunk_takes_imagenet_weights(tmp_path):
 
 
 def test_weights_that_are_not_there_are_one_error(tmp_path):
-    pytest.importorskip("transformers", reason="the extra student")
+    pytest.importorskip("transformers", reason="the extra transformers")
     (tmp_path / "nowhere").mkdir()
     with pytest.raises(RuacError, match=r"model\.pretrained: cannot be loaded: .*nowhere"):
         build_segmenter(SegformerConfig(pretrained=str(tmp_path / "nowhere")), 3)

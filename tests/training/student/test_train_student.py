@@ -56,7 +56,7 @@ def test_every_method_runs_both_stages(settings, pseudo, tmp_path, method):
 
 def test_weights_answer_as_the_result_says(settings, classed, tmp_path):
     settings = [entry for entry in settings if "width" not in entry]
-    pytest.importorskip("transformers", reason="the extra student")
+    pytest.importorskip("transformers", reason="the extra transformers")
     more = ["model.kind=segformer", "epochs=20", "validate_epochs=0", "rate=0.05", "engine.batch_size=4"]
     out = run(settings, tmp_path / "run", *more, "views.weak.crop=0.9")
     config = load_config(StudentConfig, out / "config.yaml")

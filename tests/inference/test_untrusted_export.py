@@ -40,11 +40,11 @@ def edit(folder, **values):
     (folder / "config.json").write_text(json.dumps(content | values))
 
 
-@pytest.mark.parametrize("name", ["ruac_nano", "ruac_nano_scale"])
-def test_embedded_exports_are_of_format_1_and_load(name):
+@pytest.mark.parametrize(("name", "format"), [("ruac_nano", 1), ("ruac_nano_scale", 2)])
+def test_embedded_exports_of_both_formats_load(name, format):
     folder = ROOT / "checkpoints" / name
-    assert json.loads((folder / "config.json").read_text())["format"] == 1
-    assert read_config(folder).sha256 == {}
+    assert json.loads((folder / "config.json").read_text())["format"] == format
+    assert set(read_config(folder).sha256) == (set() if format == 1 else {"model.safetensors"})
     assert load_exported(folder).head.config.local_temperature
 
 

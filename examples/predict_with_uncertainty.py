@@ -20,7 +20,7 @@ else:
     scene = SceneDataset(4, seed=1)[3]  # drawn, not downloaded
     image, click = scene.image, list(central_pixel(scene.masks[0]))
 
-predictor = Predictor()  # the embedded nano; or a folder of ruac export
+predictor = Predictor()  # the embedded model; or a folder of ruac export
 predictor.set_image(image)
 answer = predictor.predict(point_coords=[click], point_labels=[1], decomposed=True)
 

@@ -10,7 +10,7 @@ EXAMPLE = "ruac doctor --json"
 def main(argv: list[str], prog: str | None = None) -> None:
     parser = verb_parser(__doc__, EXAMPLE, prog)
     parser.add_argument("--json", action="store_true", help="for programs; the same findings")
-    parser.add_argument("--answer", action="store_true", help="also let the embedded nano answer, some seconds more")
+    parser.add_argument("--answer", action="store_true", help="also let the embedded model answer, some seconds more")
     args = parser.parse_args(argv)
 
     from ruac.studies.doctor import as_json, as_text, examine, is_broken

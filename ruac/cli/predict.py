@@ -29,7 +29,7 @@ def main(argv: list[str], prog: str | None = None) -> None:
         metavar="LOOK",
         help="look again: zoom, auto, flip, zoom+flip, zoom:2.4",
     )
-    parser.add_argument("--model", help="exported folder (default: the embedded nano)")
+    parser.add_argument("--model", help="exported folder (default: the embedded model)")
     parser.add_argument("--backbone", help="name or YAML, for a head-only export")
     parser.add_argument(
         "--out", type=Path, help="overlay, as PNG, JPEG, WebP or TIFF (default: IMAGE.uncertainty.png beside it)"

@@ -41,7 +41,7 @@ class Predictor(Pretrained):
     Takes the place of ``SAM2ImagePredictor``: the same methods, argument names and order, and its answers unpack as
     that one's do. `from_pretrained`, `save_pretrained` and `push_to_hub` are in `hub`.
 
-    model: an exported folder (default: the embedded nano), an `UncertainSam`, or a SAM 2 of the sam2 package, which
+    model: an exported folder (default: the embedded one), an `UncertainSam`, or a SAM 2 of the sam2 package, which
     answers without a head. backbone: where the backbone of a head-only export lies. device: default is that of a model
     that is given, else CUDA, then MPS, then CPU. conformal, reliability: files of ``ruac conformal`` and ``ruac
     fit-reliability``, or folders with one; default: the exported folder's. remember: number of pictures whose features

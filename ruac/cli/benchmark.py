@@ -1,6 +1,7 @@
 """Where time and memory go.
 
-Prints a table of each (default: all), on the CPU with one thread; `gpu`, only when asked for by name, on a CUDA device.
+Prints a table of each (default: all), on the CPU with one thread. Only when asked for by name: `demo`, with two
+threads, and `gpu`, on a CUDA device.
 What they measure: docs/benchmarks.md.
 """
 
@@ -14,12 +15,12 @@ from ruac.cli.parser import verb_parser
 
 EXAMPLE = "ruac benchmark metrics sweep --quick"
 NAMES = ("metrics", "sweep", "memory", "boundary", "head", "startup")
-ON_REQUEST = ("gpu",)  # not among all: needs a CUDA device
+ON_REQUEST = ("demo", "gpu")  # not among all: one wants the cores, the other a CUDA device
 
 
 def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By name: the function, its sizes, and those of --quick."""
-    from ruac.studies.benchmark import boundary, gpu, head, memory, metrics, startup, sweep
+    from ruac.studies.benchmark import boundary, demo, gpu, head, memory, metrics, startup, sweep
     from ruac.studies.benchmark.cases import Case
 
     official, small = [Case(kind, 1024) for kind in ("tiny", "base_plus", "large")], Case("nano", 256)
@@ -39,6 +40,7 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
             {"cases": [small], "repeats": 2} | training,
         ),
         "startup": (startup.run, {"verbs": VERBS, "repeats": 3}, {"verbs": VERBS, "repeats": 1}),
+        "demo": (demo.run, {"threads": 2, "repeats": 5}, {"threads": 2, "repeats": 2}),
         "gpu": (
             gpu.run,
             {"kind": "base_plus", "side": 1024, "batch_sizes": (1, 4, 8), "objects": 10, "repeats": 10},

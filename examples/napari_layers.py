@@ -7,6 +7,7 @@ import sys
 
 import napari
 import numpy as np
+from napari.components import ViewerModel
 
 from ruac import Predictor
 from ruac.backbone.prompts import central_pixel
@@ -24,7 +25,8 @@ predictor = Predictor()
 predictor.set_image(image)
 answer = predictor.predict(point_coords=[click], point_labels=[1])
 
-viewer = napari.Viewer(show=len(given) == len(sys.argv) - 1, title="ruac")
+# A viewer without its window holds the same layers, where there is no screen.
+viewer = ViewerModel() if "--no-window" in sys.argv else napari.Viewer(title="ruac")
 viewer.add_image(image, name="image")
 viewer.add_labels(answer.masks[0].astype(np.uint8), name="mask", opacity=0.4)
 viewer.add_image(
@@ -32,7 +34,5 @@ viewer.add_image(
 )
 viewer.add_points([click[::-1]], name="clicks", size=8, face_color="lime")  # napari counts rows first
 print(", ".join(f"{layer.name} {layer.data.shape}" for layer in viewer.layers))
-if "--no-window" in sys.argv:
-    viewer.close()
-else:
+if "--no-window" not in sys.argv:
     napari.run()

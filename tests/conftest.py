@@ -4,7 +4,7 @@ import ruac  # noqa: F401, I001  (first of all: it mends torchvision for what is
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,20 @@ def coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "train.txt").write_text("".join(f"{n}.png\n" for n in range(6)))
     (root / "val.txt").write_text("6.png\n7.png\n")
     return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A headless Chromium, of playwright or of the system."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as driver:
+        try:
+            browser = driver.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no browser can be started: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

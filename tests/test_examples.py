@@ -40,7 +40,6 @@ SLOW = {"calibrate", "conformal_masks", "train_on_a_folder", "sweep_and_table", 
 def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
     if name == "napari_layers":
         pytest.importorskip("napari", reason="needs the extra napari")
-        monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
 
     def refuse(self, address):
         raise AssertionError(f"{name} asks the network: {address}")

@@ -1,7 +1,7 @@
 """Where time and memory go.
 
-Prints a table of each (default: all), on the CPU with one thread; only when asked for by name: `gpu`, on a
-CUDA device, and `onnx`, with the extra of that name.
+Prints a table of each (default: all), on the CPU with one thread. Only when asked for by name: `demo`, with two
+threads, `onnx`, with the extra of that name, and `gpu`, on a CUDA device.
 What they measure: docs/benchmarks.md.
 """
 
@@ -15,12 +15,12 @@ from ruac.cli.parser import verb_parser
 
 EXAMPLE = "ruac benchmark metrics sweep --quick"
 NAMES = ("metrics", "sweep", "memory", "boundary", "head", "startup")
-ON_REQUEST = ("onnx", "gpu")  # not among all: need what not every machine has
+ON_REQUEST = ("demo", "onnx", "gpu")  # not among all: need what not every machine has, or all of its cores
 
 
 def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By name: the function, its sizes, and those of --quick."""
-    from ruac.studies.benchmark import boundary, gpu, head, memory, metrics, onnx, startup, sweep
+    from ruac.studies.benchmark import boundary, demo, gpu, head, memory, metrics, onnx, startup, sweep
     from ruac.studies.benchmark.cases import Case
 
     official, small = [Case(kind, 1024) for kind in ("tiny", "base_plus", "large")], Case("nano", 256)
@@ -45,6 +45,7 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
             {"counts": (1, 10), "scenes": 40, "repeats": 5},
             {"counts": (1,), "scenes": 4, "repeats": 2},
         ),
+        "demo": (demo.run, {"threads": 2, "repeats": 5}, {"threads": 2, "repeats": 2}),
         "gpu": (
             gpu.run,
             {"kind": "base_plus", "side": 1024, "batch_sizes": (1, 4, 8), "objects": 10, "repeats": 10},

@@ -61,7 +61,7 @@ def build_page(models: Models) -> gr.Blocks:
         try:
             return show(made(session), bounds)
         except RuacError as error:
-            raise gr.Error(str(error), duration=8) from error
+            raise gr.Error(str(error), duration=8, print_exception=False) from error
 
     def tapped(session: Session, bounds: bool, kind: str, event: gr.SelectData) -> tuple[Any, ...]:
         return change(session, bounds, lambda s: s.clicked(*place_of(s.picture, *event.index), KINDS[kind]))

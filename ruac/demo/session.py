@@ -19,7 +19,7 @@ class Settings:
 
     model: str = "nano"
     look: bool = False
-    alpha: float = 0.2
+    alpha: float = 0.1
     risk: float = 0.25
 
     @property

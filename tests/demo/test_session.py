@@ -1,9 +1,12 @@
 """What a visitor does, without a browser: sessions, places on the drawn picture, pictures and words."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
 from ruac.base.errors import RuacError
+from ruac.cli import main
 from ruac.demo.answer import Shown
 from ruac.demo.draw import INNER_COLOR, LONGEST, OUTER_COLOR, draw, place_of, scale_of
 from ruac.demo.gallery import PICTURES, SIDE, picture
@@ -94,7 +97,7 @@ def test_words():
     session = Session(PICTURE).clicked(60, 30, 1)
     text = summary(session, shown_of())
     assert "**Accept.** Expected IoU 0.70 (SAM 2 itself says 0.80)" in text
-    assert "317, 709, 1257 pixels at alpha 0.20" in text
+    assert "317, 709, 1257 pixels at alpha 0.10" in text
     assert "Next click: (80, 30), background is expected there; it may raise the IoU by 0.031" in text
     assert "1 clicks" in text
     assert "For review" in summary(session, shown_of(accepted=False))
@@ -109,3 +112,14 @@ def test_gallery_is_always_the_same_and_read_only():
     assert len({picture(title).tobytes() for title in PICTURES}) == len(PICTURES)
     with pytest.raises(ValueError, match="read-only"):
         picture("at night")[0, 0] = 0
+
+
+def test_without_gradio_the_verb_says_what_to_install(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "gradio" else find(name, *rest)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: demo: needs gradio; pip install 'ruac[demo]'\n"

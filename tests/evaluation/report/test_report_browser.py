@@ -1,7 +1,5 @@
 """The page in a real browser: on a desk, on a phone, in the dark and on paper."""
 
-import shutil
-
 import pytest
 
 from ruac.evaluation.report import build_report
@@ -19,19 +17,6 @@ SORTED = """table => [...table.tHead.querySelectorAll("th:not(.group)")].map((he
   const order = head.ariaSort, cells = [...[...table.tBodies].at(-1).rows].map(row => row.cells[i]);
   return [order, cells.map(cell => cell.dataset.value ?? cell.textContent)];
 }))"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with playwright.sync_playwright() as driver:
-        try:
-            browser = driver.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no browser can be started: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

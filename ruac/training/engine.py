@@ -98,7 +98,7 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     items. run_config: saved beside the checkpoints with the environment. resume: continue from
     ``out/last.pt``. Raises `RuacError` when `out` holds another run and `resume` is off, when there
     is nothing to resume, when processes, batch_size or accumulate differ from those of the run to be
-    resumed, or when the loss or a gradient is not finite (the last checkpoint stays).
+    resumed, or when the loss (with the terms at fault) or a gradient is not finite (the last checkpoint stays).
     """
     out = Path(out)
     accelerator = Accelerator(
@@ -154,7 +154,7 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
             with accelerator.accumulate(wrapped):
                 with accelerator.autocast():
                     terms = wrapped(batch, micro / micro_batches)
-                _check_finite(terms["loss"], "loss", step, checkpoint, accelerator)
+                _check_loss(terms, step, checkpoint, accelerator)
                 accelerator.backward(terms["loss"])
                 if accelerator.sync_gradients:
                     norms = _group_norms(groups) if step % config.log_every == 0 else {}
@@ -256,10 +256,23 @@ def _due(done: int, every: int, total: int) -> bool:
     return every > 0 and (done % every == 0 or done == total)
 
 
+def _check_loss(terms: dict[str, Tensor], step: int, checkpoint: Path, accelerator: Accelerator) -> None:
+    """Terms are looked at only where the loss is not finite, on every process: all have seen the same losses."""
+    if bool(torch.isfinite(accelerator.gather(terms["loss"].detach().reshape(1))).all()):
+        return
+    broken = [name for name, value in _average(terms, accelerator).items() if not math.isfinite(value)]
+    parts = [name for name in broken if name != "loss" and not name.endswith("/total")]
+    raise _not_finite("loss", step, checkpoint, f", nor is {', '.join(parts)}" if parts else "")
+
+
 def _check_finite(value: Tensor, what: str, step: int, checkpoint: Path, accelerator: Accelerator) -> None:
     if not bool(torch.isfinite(accelerator.gather(value.detach().reshape(1))).all()):
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
-        raise RuacError(f"step {step + 1}: the {what} is not finite; training stopped, {kept}")
+        raise _not_finite(what, step, checkpoint)
+
+
+def _not_finite(what: str, step: int, checkpoint: Path, named: str = "") -> RuacError:
+    kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+    return RuacError(f"step {step + 1}: the {what} is not finite{named}; training stopped, {kept}")
 
 
 def _average(terms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, float]:

@@ -22,6 +22,7 @@ from ruac.training.engine import LAST, EngineConfig, train
 from ruac.training.panels import attack_panel
 from ruac.training.validation import ValidationConfig
 from ruac.uncertainty import BayesianConfig, head_config
+from ruac.uncertainty.evidential import EvidentialLossConfig
 
 SIDE = 64
 ALL_AT_ONCE = (Phase(1.0, 1.0, 0.05, 1.0),)
@@ -129,6 +130,29 @@ def test_the_loss_is_the_weighted_sum_of_what_is_logged():
     attacked = 0.2 * sum(terms[f"adversarial/{name}"] for name in parts)
     torch.testing.assert_close(terms["loss"], clean + attacked)
     assert terms["clean/kl"] > 0
+
+
+@pytest.mark.parametrize("branch", ["clean", "adversarial"])
+@pytest.mark.parametrize("term", ["segmentation", "kl", "scoring", "alignment", "evidential"])
+def test_a_term_that_is_not_finite_stops_the_training_and_is_named(tmp_path, monkeypatch, term, branch):
+    if (term, branch) == ("alignment", "clean"):
+        pytest.skip("the clean branch has no such term")
+    fields = {"corrections": 0}
+    if term == "evidential":
+        loss = LossConfig(sampled=0.0, scoring=0.0, evidential=EvidentialLossConfig(weight=1.0))
+        fields |= {"head": head_config("evidential"), "loss": loss}
+    terms = adversarial.objective_terms
+
+    def poisoned(*args, **kwargs):
+        found = terms(*args, **kwargs)
+        if kwargs["adversarial"] == (branch == "adversarial"):
+            found[term] = found[term] * torch.nan
+        return found
+
+    monkeypatch.setattr(adversarial, "objective_terms", poisoned)
+    with pytest.raises(RuacError, match=rf"^step 1: the loss is not finite, nor is {branch}/{term}; training stopped"):
+        run(tmp_path / "run", make_task(**fields), steps=2, batch_size=1)
+    assert not (tmp_path / "run" / LAST).exists()
 
 
 def test_every_phase_of_the_paper_runs_with_its_terms():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ruac.backbone import BackboneConfig, build_backbone, load_backbone
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
-from ruac.base.files import atomic_path, write_text
+from ruac.base.files import atomic_path, read_json, write_text
 from ruac.base.version import VERSION
 from ruac.calibration import load_calibrator
 from ruac.inference.ensemble import Ensemble, EnsembleConfig
@@ -186,12 +186,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 
 def _read_config(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RuacError(f"{path}: not found; expected a folder written by ruac export") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
+    content = read_json(path, "not found; expected a folder written by ruac export")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuacError(f"{path}: expected an export of format {FORMAT}")
     for key in ("backbone", "backbone_included", "decoder_sha256", "head"):

@@ -7,6 +7,7 @@ only weights, optimiser state and the step to repeat an uninterrupted one to the
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ruac.base.errors import RuacError
-from ruac.base.files import atomic_path
+from ruac.base.files import atomic_path, held
 from ruac.base.provenance import save_record
 
 LAST = "last.pt"
+PATIENCE = 10.0  # seconds, in which the data workers of a killed run notice and let go of its folder
 STREAM_LENGTH = 1 << 40  # of a numbered stream of samples: more than any run will draw
 
 
@@ -98,9 +100,12 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     items. run_config: saved beside the checkpoints with the environment. resume: continue from
     ``out/last.pt``. Raises `RuacError` when `out` holds another run and `resume` is off, when there
     is nothing to resume, when processes, batch_size or accumulate differ from those of the run to be
-    resumed, or when the loss (with the terms at fault) or a gradient is not finite (the last checkpoint stays).
+    resumed, when another run is at work in `out`, or when the loss (with the terms at fault) or a gradient is not
+    finite (the last checkpoint stays).
     """
     out = Path(out)
+    if resume and not (out / LAST).exists():
+        raise RuacError(f"{out / LAST}: nothing to resume")
     accelerator = Accelerator(
         cpu=config.cpu,
         mixed_precision="bf16" if config.precision == "bf16" else "no",
@@ -109,11 +114,22 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
         project_dir=str(out),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # branches start late
     )
-    checkpoint = out / LAST
+    with held(out, patience=PATIENCE) if accelerator.is_main_process else nullcontext():
+        return _train(task, data, config, out / LAST, accelerator, run_config, resume)
+
+
+def _train(
+    task: Task,
+    data: Dataset,
+    config: EngineConfig,
+    checkpoint: Path,
+    accelerator: Accelerator,
+    run_config: Any,
+    resume: bool,
+) -> Path:
+    out = checkpoint.parent
     if checkpoint.exists() and not resume:
         raise RuacError(f"{out}: already holds a run; pass --resume to continue it, or another out=")
-    if resume and not checkpoint.exists():
-        raise RuacError(f"{checkpoint}: nothing to resume")
     groups = task.parameter_groups()
     optimizer = torch.optim.AdamW(groups)
     # Which sample goes where: a resumed run repeats an uninterrupted one only if none of these has changed.

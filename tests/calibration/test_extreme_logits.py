@@ -42,7 +42,7 @@ def test_fitted_to_saturated_logits(kind, pictures):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_are_refused(value):
-    with pytest.raises(RuacError, match="logits: .* expected finite numbers"):
+    with pytest.raises(RuacError, match=r"logits: .* expected finite numbers"):
         Answers.of(torch.tensor([1.0, value]), torch.tensor([True, False]))
 
 

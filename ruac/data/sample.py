@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -207,7 +207,7 @@ def check_inside(name: Any, where: Any) -> None:
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise RuacError(f"{where}: file name {name!r}, expected a relative path")
     parts = name.replace("\\", "/").split("/")
-    if name[0] in "/\\" or ".." in parts or PureWindowsPath(name).drive:
+    if name[0] in "/\\" or ".." in parts or re.match(r"[A-Za-z]:[/\\]", name):
         raise RuacError(f"{where}: file name {name!r}, expected a path inside its folder")
 
 

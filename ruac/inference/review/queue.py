@@ -95,7 +95,8 @@ def read_queue(folder: str | Path, *, min_risk: float = 0.0) -> ReviewQueue:
 
 
 def _picture(folder: Path, listed: dict[str, str]) -> QueuedPicture:
-    check_inside(listed["answer"], folder / INDEX)
+    for key in ("answer", "file"):
+        check_inside(listed[key], folder / INDEX)
     path = folder / listed["answer"]
     content = _read(path, "; run ruac predict again")
     with keys_of(f"{path}: expected an answer of ruac predict"):

@@ -4,6 +4,7 @@ import ruac  # noqa: F401, I001  (first of all: it mends torchvision for what is
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,3 +136,18 @@ def _picture(rng: np.random.Generator, *, count: int) -> tuple[np.ndarray, list[
         picture[mask] = rng.integers(100, 256, 3) + rng.integers(-8, 9, (mask.sum(), 3))
         masks.append(mask)
     return picture.clip(0, 255).astype(np.uint8), masks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own with 64 KB, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount")
+    if done.returncode:
+        pytest.skip("this user may not mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -35,6 +35,8 @@ class BackboneConfig:
     def validate(self) -> None:
         if self.kind not in KINDS:
             raise RuacError(f"backbone kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+        if not 32 <= self.image_size <= 8192:
+            raise RuacError(f"backbone image_size {self.image_size}: expected at least 32 and at most 8192")
 
 
 def backbone_config(spec: str) -> BackboneConfig:

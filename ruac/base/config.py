@@ -18,6 +18,7 @@ from ruac.base.kinds import nested_config, settle_kinds, type_hints
 
 T = TypeVar("T")
 
+_MOST_VALUES = 100_000
 _REWRITTEN = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
 
 
@@ -44,7 +45,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
             raise RuacError(f"override {item!r}: expected key=value")
         try:
             layers.append((f"override {item!r}", _override(cls, item)))
-        except (YAMLError, OmegaConfBaseException) as error:
+        except (YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise RuacError(f"override {item!r}: not a readable value: {_one_line(error)}") from error
     return _build(cls, layers, together=files)
 
@@ -53,7 +54,11 @@ def config_from(cls: type[T], values: Any, source: str) -> T:
     """Build the dataclass `cls` from a mapping that was read from `source`; raises as `load_config` does."""
     if not isinstance(values, dict):
         raise RuacError(f"{source}: expected a mapping of keys, found {type(values).__name__}")
-    return _build(cls, [(source, OmegaConf.create(values))])
+    try:
+        layer = OmegaConf.create(values)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise RuacError(f"{source}: no values of a config: {_one_line(error)[:300]}") from error
+    return _build(cls, [(source, layer)])
 
 
 def save_config(config: Any, path: str | Path) -> None:
@@ -85,15 +90,35 @@ def _override(cls: type, item: str) -> DictConfig:
 
 def _parse(kind: Any, text: str) -> Any:
     """YAML as OmegaConf reads it, but 010, 1e3 and no stay as they stand where `kind` holds text, at any depth."""
-    loader = get_yaml_loader()(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _keep_text(kind, node)
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
+        loader = get_yaml_loader()(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_size(node)
+            _keep_text(kind, node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError) as error:
+        raise YAMLError(f"{type(error).__name__}: {error}") from error  # of a number, a tag, thousands of brackets
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raise `YAMLError` for a text that its aliases blow up: one that holds itself, or ever more before it."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_VALUES + 1  # where it holds itself
+            parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+            flat = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
+            sizes[id(node)] = 1 + sum(map(size, flat))
+        return sizes[id(node)]
+
+    if size(root) > _MOST_VALUES:
+        raise YAMLError(f"more than {_MOST_VALUES} values, or one that holds itself")
 
 
 def _keep_text(kind: Any, node: yaml.Node) -> None:
@@ -164,7 +189,7 @@ def _read_yaml(cls: type, path: Path) -> DictConfig:
         layer = OmegaConf.create({} if values is None else values)
     except FileNotFoundError:
         raise RuacError(f"{path}: config file not found") from None
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise RuacError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(layer, DictConfig):
         raise RuacError(f"{path}: expected a mapping of keys, found a list")

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class RuacError(Exception):
@@ -14,6 +15,17 @@ class RuacError(Exception):
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+@contextmanager
+def keys_of(where: object) -> Iterator[None]:
+    """Turn the errors of taking what a file says apart into a `RuacError` that begins with `where`."""
+    try:
+        yield
+    except KeyError as error:
+        raise RuacError(f"{where}: key {error.args[0]!r} is missing") from error
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise RuacError(f"{where}: not as expected: {one_line(error)[:300]}") from error
 
 
 def _own_message(text: str) -> str:

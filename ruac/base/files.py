@@ -2,16 +2,21 @@
 
 import errno
 import hashlib
+import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, one_line
 
+_LEFT_OVER = re.compile(r"\..*\.\d+\.tmp")  # of `atomic_path`
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
@@ -70,6 +75,39 @@ def atomic_folder(path: str | Path, *, last: str) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def held(folder: str | Path, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold `folder`, made where it is not there, as the only run in it: the system lets go of it whatever happens.
+
+    Clears away what a killed run was writing with `atomic_path`. patience: seconds to wait for workers of a killed run
+    to notice. Raises `RuacError` where another run holds it, or it cannot be made.
+    """
+    import fcntl  # where there is none, only those who hold folders are to notice
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RuacError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        give_up = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up:
+                    raise RuacError(f"{folder}: another run is at work here") from None
+                time.sleep(0.1)
+        for path in folder.rglob(".*.tmp"):
+            if _LEFT_OVER.fullmatch(path.name):
+                path.unlink()
+        yield
+    finally:
+        os.close(lock)
+
+
 def at_home(path: str | Path) -> Path:
     """`path` with a leading ``~/`` replaced. Raises `RuacError` where this user has no home folder."""
     try:
@@ -82,6 +120,18 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` atomically as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path, missing: str = "not found") -> Any:
+    """What a JSON file says. Raises `RuacError` for one that is not there, saying `missing`, and for a broken one."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RuacError(f"{path}: {missing}") from None
+    except OSError as error:
+        raise RuacError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # also of encoding, of thousands of digits, of thousands of brackets
+        raise RuacError(f"{path}: broken JSON: {one_line(error)[:300]}") from error
 
 
 def sha256(path: str | Path) -> str:

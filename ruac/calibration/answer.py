@@ -34,6 +34,8 @@ class AnswerConfig:
         for name in ("hidden", "pixels", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 1")
+        if self.hidden > 4096:  # what a file claims before its weights are looked at
+            raise RuacError(f"hidden: {self.hidden}, expected at most 4096")
         if self.rate <= 0:
             raise RuacError(f"rate: {self.rate}, expected above 0")
 

@@ -31,8 +31,8 @@ class BinningConfig:
     bins: int = 20
 
     def validate(self) -> None:
-        if self.bins < 2 or self.bins % 2:
-            raise RuacError(f"bins: {self.bins}, expected an even number of at least 2")
+        if self.bins < 2 or self.bins % 2 or self.bins > 1 << 20:
+            raise RuacError(f"bins: {self.bins}, expected an even number of at least 2 and at most {1 << 20}")
 
 
 class Binning(Calibrator):

@@ -135,6 +135,6 @@ def read_calibrator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         parsed = {"kind": header["kind"]} | {name: json.loads(header[name]) for name in ("config", "origin")}
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
         raise RuacError(f"{path}: cannot be read as a calibrator: {error}") from error
     return parsed, tensors

@@ -22,8 +22,8 @@ class ClusteredConfig:
     clusters: int = 16
 
     def validate(self) -> None:
-        if self.clusters < 1:
-            raise RuacError(f"clusters: {self.clusters}, expected at least 1")
+        if not 1 <= self.clusters <= 1 << 16:
+            raise RuacError(f"clusters: {self.clusters}, expected at least 1 and at most {1 << 16}")
 
 
 class Clustered(Calibrator):

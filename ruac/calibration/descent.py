@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ruac.base.errors import RuacError
 from ruac.calibration.temperature import nll
 
 
@@ -58,7 +59,7 @@ def descend(
 
     Gradients are clipped to norm 1; the rate warms up over 20 steps and falls to a fiftieth. held_out: loss on what is
     not fitted to; the weights that are kept are the best by it, looked at after 0, `every`, 2 `every` ... steps.
-    Returns how many steps the weights that are kept have seen.
+    Returns how many steps the weights that are kept have seen. Raises `RuacError` for a loss that is not finite.
     """
     best, kept, seen = float("inf"), None, steps
     network.requires_grad_(True)
@@ -71,7 +72,9 @@ def descend(
             if step == steps:
                 break
             optimizer.zero_grad()
-            loss(step).backward()
+            if not torch.isfinite(value := loss(step)):  # its gradient would make every weight nan
+                raise RuacError(f"step {step + 1} of {steps}: the loss of the fit is not finite; nothing was fitted")
+            value.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()

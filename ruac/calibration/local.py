@@ -38,6 +38,8 @@ class LocalConfig:
             raise RuacError(f"reads: {self.reads!r}, expected {' or '.join(READS)}")
         if self.kernel < 1 or self.kernel % 2 == 0 or self.dilation < 1:
             raise RuacError(f"kernel {self.kernel}, dilation {self.dilation}: expected odd, and at least 1")
+        if self.kernel > 63:
+            raise RuacError(f"kernel {self.kernel}: expected at most 63")
         if self.steps < 1 or self.rate <= 0:
             raise RuacError(f"steps {self.steps}, rate {self.rate}: expected at least 1, and above 0")
 

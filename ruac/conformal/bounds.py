@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ruac.base.config import config_from
 from ruac.base.errors import RuacError
-from ruac.base.files import write_text
+from ruac.base.files import read_json, write_text
 from ruac.conformal.mask_losses import INNER, OUTER
 from ruac.conformal.quantile import check_alpha, check_enough
 from ruac.conformal.risk import control_risk, learn_then_test
@@ -123,12 +124,7 @@ def fit_bounds(missed: np.ndarray, impurity: np.ndarray, config: BoundsConfig, *
 def load_bounds(path: str | Path) -> MaskBounds:
     """Read a file of `MaskBounds.save`. Raises `RuacError` that names the key at fault."""
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RuacError(f"{path}: not found; expected a file written by ruac conformal") from None
-    except (OSError, ValueError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
+    content = read_json(path, "not found; expected a file written by ruac conformal")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuacError(f"{path}: expected a conformal file of format {FORMAT}")
     kinds = {"images": int, "config": dict, "identity": dict, "record": dict, "missed": list, "impurity": list}
@@ -136,18 +132,14 @@ def load_bounds(path: str | Path) -> MaskBounds:
         if not isinstance(content.get(key), kind):
             raise RuacError(f"{path}: key '{key}': expected a {kind.__name__}")
     curves = [_curve(content[key], grid, f"{path}: key '{key}'") for key, grid in _CURVES.items()]
-    try:
-        config = BoundsConfig(**content["config"])
-    except TypeError as error:
-        raise RuacError(f"{path}: key 'config': {error}") from error
-    config.validate()
+    config = config_from(BoundsConfig, content["config"], f"{path}: key 'config'")
     return MaskBounds(content["images"], *curves, config, content["identity"], content["record"])
 
 
 def _curve(values: list, grid: np.ndarray, where: str) -> np.ndarray:
     try:
         curve = np.array(values, dtype=float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RuacError(f"{where}: expected numbers: {error}") from error
     if curve.shape != grid.shape or not ((curve >= 0) & (curve <= 1)).all() or (np.diff(curve) > 1e-9).any():
         raise RuacError(f"{where}: expected {len(grid)} numbers in [0, 1] that never grow")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import read_json
 from ruac.data.coco import CocoFolder, read_annotations
 from ruac.data.id_masks import check_size, read_ids
 from ruac.data.sample import IMAGE_SUFFIXES, read_image, read_list
@@ -109,8 +109,9 @@ class _Coco:
         self._background = background
 
     def _categories(self) -> dict:
-        entries = json.loads(self._file.read_text(encoding="utf-8-sig")).get("categories") or []
-        return {entry.get("id"): entry.get("name") for entry in entries if isinstance(entry, dict)}
+        with keys_of(f"{self._file}: categories"):
+            entries = read_json(self._file).get("categories") or []
+            return {entry.get("id"): entry.get("name") for entry in entries if isinstance(entry, dict)}
 
     def path(self, index: int) -> Path:
         return self._data.records[index].path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 from pycocotools import mask as rle
 
 from ruac.base.errors import RuacError
-from ruac.data.sample import Record, Sample, check_orientation, read_image, read_list
+from ruac.base.files import read_json
+from ruac.data.sample import Record, Sample, check_inside, check_orientation, check_pixels, read_image, read_list
 
 
 class CocoFolder:
@@ -191,12 +191,7 @@ def _run_lengths(counts: str) -> np.ndarray:
 
 
 def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RuacError(f"{path}: not found; expected a COCO folder with images/ and annotations.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
+    content = read_json(path, "not found; expected a COCO folder with images/ and annotations.json")
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise RuacError(f"{path}: expected a list under the key '{key}'")
@@ -209,6 +204,8 @@ def _index(entries: list, path: Path) -> dict[Any, dict]:
     for position, entry in enumerate(entries):
         where = f"{path}: images[{position}]"
         _check_entry(entry, {"id": (int, str), "file_name": (str,), "width": (int,), "height": (int,)}, where)
+        check_inside(entry["file_name"], where)
+        check_pixels(entry["height"], entry["width"], where)
         if entry["id"] in index:
             raise RuacError(f"{where}: id {entry['id']!r} occurs twice")
         if entry["file_name"] in names:
@@ -224,6 +221,6 @@ def _check_entry(entry: Any, types: dict[str, tuple[type, ...]], where: str) -> 
     for key, allowed in types.items():
         if key not in entry:
             raise RuacError(f"{where}: key '{key}' is missing")
-        if not isinstance(entry[key], allowed):
+        if not isinstance(entry[key], allowed) or isinstance(entry[key], bool):
             expected = " or ".join(t.__name__ for t in allowed)
             raise RuacError(f"{where}: '{key}' is {entry[key]!r}, expected {expected}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ruac.base.errors import RuacError
 from ruac.data.id_masks import check_size, read_objects, split_ids, values_in, values_in_files
-from ruac.data.sample import Record, Sample, check_orientation, read_image, read_list
+from ruac.data.sample import Record, Sample, check_inside, check_orientation, read_image, read_list
 
 FRAMES = ("first", "all")
 
@@ -107,6 +107,7 @@ class DavisTree:
             path = found[0]
         clips = read_list(path)
         for number, clip in enumerate(clips, start=1):
+            check_inside(clip, f"{path}: line {number}")
             if not (self._annotations / clip).is_dir() or not (self._images / clip).is_dir():
                 raise RuacError(f"{path}: line {number}: expected a clip with images and masks, found {clip!r}")
         return list(dict.fromkeys(clips))

@@ -26,7 +26,10 @@ def read_ids(path: Path) -> np.ndarray:
                 f"{path}: mask has mode {image.mode}, expected one channel: "
                 "8 or 16 bit object numbers, a palette, or 0/255"
             )
-        return np.asarray(image).astype(np.int32)
+        ids = np.asarray(image)
+    if ids.size and not (ids.min() >= 0 and ids.max() < 1 << 16):  # 32 bit: counting them would cost gigabytes
+        raise RuacError(f"{path}: has values from {ids.min()} to {ids.max()}, expected object numbers of 16 bit")
+    return ids.astype(np.int32)
 
 
 def read_objects(path: Path) -> np.ndarray:

@@ -17,6 +17,8 @@ from PIL import Image, ImageOps
 from ruac.base.errors import RuacError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read, whatever a file is called. Pillow's other decoders do more than read: that of EPS runs a program."""
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose further pictures are others, not a preview of the first
 MOST_PIXELS = "RUAC_MAX_PIXELS"
 """Environment variable: the largest picture that is read, in pixels. Without it Pillow's own guard holds."""
@@ -153,7 +155,7 @@ def opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     """
     most = _most_pixels()
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if most is not None and image.width * image.height > most:
                 raise _too_large(path, image.width * image.height, most)
             if decode:
@@ -197,7 +199,32 @@ def _most_pixels() -> int | None:
     return most
 
 
-def _too_large(path: Path, pixels: int, most: int) -> RuacError:
+def check_inside(name: Any, where: Any) -> None:
+    """Raise `RuacError` unless `name` is a path that stays below the folder it is looked for in.
+
+    Of what is written down only: a link inside the folder is the user's own, and is followed.
+    """
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise RuacError(f"{where}: file name {name!r}, expected a relative path")
+    parts = name.replace("\\", "/").split("/")
+    if name[0] in "/\\" or ".." in parts or re.match(r"[A-Za-z]:[/\\]", name):
+        raise RuacError(f"{where}: file name {name!r}, expected a path inside its folder")
+
+
+def check_pixels(height: int, width: int, where: Any) -> None:
+    """Raise `RuacError` for a size that a file claims and no picture that is read can have: it would cost memory."""
+    if not (_is_count(height) and _is_count(width)):
+        raise RuacError(f"{where}: size {width!r}x{height!r}, expected whole numbers of at least 1 (width x height)")
+    most = _most_pixels() or 2 * (Image.MAX_IMAGE_PIXELS or 1 << 40)  # Pillow's guard
+    if height * width > most:
+        raise _too_large(where, height * width, most)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _too_large(path: Any, pixels: int, most: int) -> RuacError:
     return RuacError(
         f"{path}: has {pixels} pixels, expected at most {most}; "
         f"to read it all the same, set the environment variable {MOST_PIXELS}={pixels}"

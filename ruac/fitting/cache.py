@@ -10,8 +10,8 @@ from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ruac.base.errors import RuacError
-from ruac.base.files import atomic_path, write_text
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import atomic_path, read_json, write_text
 from ruac.calibration import Answers
 from ruac.fitting.draw import Stored, as_answers
 
@@ -22,14 +22,15 @@ class CachedAnswers(Sequence[Answers]):
     """Entries of a folder, read when they are asked for. every_click: one entry per picture and round."""
 
     def __init__(self, folder: Path, *, every_click: bool = False):
-        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        content = read_json(folder / INDEX)
         self.folder = folder
-        self._entries: list[tuple[str, str, int]] = [
-            (file, f"{view}.", round)
-            for file, rounds in content["entries"]
-            for view, count in enumerate(rounds)
-            for round in (range(count) if every_click else [count - 1])
-        ]
+        with keys_of(folder / INDEX):
+            self._entries: list[tuple[str, str, int]] = [
+                (file, f"{view}.", round)
+                for file, rounds in content["entries"]
+                for view, count in enumerate(rounds)
+                for round in (range(count) if every_click else [count - 1])
+            ]
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from ruac.backbone import BackboneConfig, backbone_config, load_backbone
 from ruac.backbone.load import known_by_name
 from ruac.base.errors import RuacError
-from ruac.base.files import write_text
+from ruac.base.files import held, write_text
 from ruac.base.provenance import environment
 from ruac.base.version import VERSION
 from ruac.calibration import KindSettings, Origin, build_calibrator
@@ -114,11 +114,12 @@ def run_calibrate(config: CalibrateConfig) -> Path:
         "environment": environment(),
     }
     out = Path(config.out)
-    for split in splits:
-        for name, part in (("fit", split.fit), ("held_out", split.held_out)):
-            write_text(out / "splits" / split.fit.name / f"{name}.txt", "".join(f"{r.id}\n" for r in part.records))
-    model.cpu().calibrator = calibrator
-    return export_model(model, spec, out, with_backbone=whole, record=record)
+    with held(out, patience=60.0):  # of two runs one writes after the other, and not each a part
+        for split in splits:
+            for name, part in (("fit", split.fit), ("held_out", split.held_out)):
+                write_text(out / "splits" / split.fit.name / f"{name}.txt", "".join(f"{r.id}\n" for r in part.records))
+        model.cpu().calibrator = calibrator
+        return export_model(model, spec, out, with_backbone=whole, record=record)
 
 
 class Joined:

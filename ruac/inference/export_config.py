@@ -17,7 +17,7 @@ from ruac.backbone import BackboneConfig
 from ruac.backbone.load import known_by_name
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
-from ruac.base.files import sha256, write_text
+from ruac.base.files import read_json, sha256, write_text
 from ruac.base.version import VERSION
 from ruac.inference.ensemble import EnsembleConfig
 from ruac.inference.second_look import LooksConfig
@@ -117,14 +117,9 @@ def read_config(folder: str | Path) -> ExportConfig:
 
 
 def _read_json(path: Path) -> Any:
-    try:
-        if (size := path.stat().st_size) > _LONGEST:
-            raise RuacError(f"{path}: {size} bytes, expected at most {_LONGEST}")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RuacError(f"{path}: not found; expected a folder written by ruac export") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
+    if path.is_file() and (size := path.stat().st_size) > _LONGEST:
+        raise RuacError(f"{path}: {size} bytes, expected at most {_LONGEST}")
+    return read_json(path, "not found; expected a folder written by ruac export")
 
 
 def _migrated(content: Any, path: Path) -> dict:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ruac.base.errors import RuacError, one_line
-from ruac.base.files import sha256, write_text
+from ruac.base.files import held, sha256, write_text
 from ruac.base.version import VERSION
 from ruac.data.sample import IMAGE_SUFFIXES, read_image
 from ruac.inference.automatic import VALUES, AutomaticConfig, AutomaticMasks
@@ -28,8 +25,6 @@ from ruac.inference.predictor import Predictor
 from ruac.inference.prompts_file import ObjectPrompt
 from ruac.inference.save import FORMAT, INDEX, PictureAnswer, discard
 from ruac.inference.second_look import LooksConfig, looks_config
-
-_LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # names of files.atomic_path, behind a kill
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def predict_folder(
     names, other = picture_names(folder, beside=out)
     settings = _settings(predictor, question)
     run = FolderRun(other=other)
-    with _held(out), _bar(progress) as bar:
+    with held(out), _bar(progress) as bar:
         (out / INDEX).unlink(missing_ok=True)  # a list is there only where it is that of a finished run
         entries = []
         for name in bar(names):
@@ -200,27 +195,6 @@ def _finished(out: Path, name: str, digest: str, asked: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return same and there
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Hold the folder as the only run in it, and clear away what a killed one was writing."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        held = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise RuacError(f"{out}: cannot be written: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuacError(f"{out}: another run is at work here") from None
-        for path in out.rglob(".*.tmp"):
-            if _LEFT_OVER.fullmatch(path.name):
-                path.unlink()
-        yield
-    finally:
-        os.close(held)
 
 
 @contextmanager

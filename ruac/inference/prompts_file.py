@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import read_json
 
 KEYS = ("box", "points", "labels", "class")
 UNNAMED = "object"
@@ -57,17 +57,13 @@ def read_prompts(path: str | Path, pictures: Iterable[str]) -> dict[str, list[Ob
     Raises `RuacError` that names the entry: broken JSON, an unknown key or picture, or numbers of another shape.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise RuacError(f"prompts: {path} not found; expected a JSON file") from None
-    except (OSError, ValueError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
+    content = read_json(path, "not found; expected a JSON file of prompts")
     if not isinstance(content, dict):
         raise RuacError(f"{path}: expected a mapping from pictures to lists of prompts, or a COCO file")
     names = set(pictures)
     if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
-        return _coco(content, names, path)
+        with keys_of(path):
+            return _coco(content, names, path)
     found = {}
     for name, entries in content.items():
         _known(name, names, f"{path}: {name!r}")
@@ -128,7 +124,7 @@ def _numbers(values: Any, shape: tuple[int | None, ...], where: str) -> list:
     """Finite numbers of that shape as nested lists, None for a length of at least one."""
     try:
         array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(0)
     fits = array.ndim == len(shape) and all(
         length == wanted or (wanted is None and length) for length, wanted in zip(array.shape, shape, strict=True)

@@ -11,13 +11,14 @@ import numpy as np
 
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
-from ruac.base.files import write_text
+from ruac.base.files import read_json, write_text
 from ruac.inference.expected_iou import expected_iou, joint_iou
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam
 
 NAME = "reliability.json"
 FORMAT = 1
+FEATURES = ("predicted_iou", "expected_iou", "joint_iou", "agreement")
 _LIMIT = 0.005  # features are shares; nearer to 0 and 1 they say no more
 
 
@@ -105,18 +106,20 @@ def load_reliability(path: str | Path, identity: dict) -> Reliability:
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "reliability not found; expected a file of ruac fit-reliability")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}")
         found = content["identity"]
         readers = {key: config_from(Reader, reader, f"{path}: {key}") for key, reader in content["readers"].items()}
-    except FileNotFoundError:
-        raise RuacError(f"{path}: reliability not found; expected a file of ruac fit-reliability") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RuacError(f"{path}: expected a file of ruac fit-reliability: {error!r}") from error
     for key, reader in readers.items():
         if len(reader.threshold) != len(reader.risk) or min(reader.weights.values(), default=0) < 0:
             raise RuacError(f"{path}: reader {key!r}: expected as many thresholds as risks, and no negative weight")
+        if strange := sorted(set(reader.weights) - set(FEATURES)):
+            raise RuacError(f"{path}: reader {key!r}: weight of {strange[0]!r}, expected one of {', '.join(FEATURES)}")
+        if not np.isfinite([*reader.weights.values(), reader.bias, *reader.threshold, *reader.risk]).all():
+            raise RuacError(f"{path}: reader {key!r}: expected finite numbers")
     if found != identity:
         raise RuacError(f"{path}: fitted for another model {found}, expected {identity}")
     return Reliability(readers, found)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 from ruac.backbone import Backbone
 from ruac.base.errors import RuacError
+from ruac.base.files import read_json
 from ruac.inference.export import fingerprint
 
 
 def read_temperature(path: str | Path, backbone: Backbone) -> float:
     """The temperature in a file of `run_fit`. Raises `RuacError` for a file that is none, or another backbone's."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path, "temperature file not found; expected a JSON file of an older fit")
         temperature, fitted = content["temperature"], content["backbone"]
-    except FileNotFoundError:
-        raise RuacError(f"{path}: temperature file not found; expected a JSON file of an older fit") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise RuacError(f"{path}: expected the JSON file of an older temperature fit: {error!r}") from error
     if fitted != (own := backbone_identity(backbone)):
         raise RuacError(f"{path}: fitted for another backbone {fitted}, expected {own}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ruac.backbone.prompts import boxes_of, central_pixel
 from ruac.base.errors import RuacError
+from ruac.base.files import read_json
 from ruac.data.classes import ClassedSample, ClassFolder
+from ruac.data.sample import image_size
 
 KINDS = ("boxes", "points")
 
@@ -44,12 +44,9 @@ def read_prompts(path: str | Path, dataset: ClassFolder) -> dict[str, list[Class
     background, no box and no points, or a prompt outside the picture.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RuacError(f"prompts: {path} not found; expected {', '.join(KINDS)} or a JSON file") from None
-    except (OSError, ValueError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
+    if not path.exists():
+        raise RuacError(f"prompts: {path} not found; expected {', '.join(KINDS)} or a JSON file")
+    content = read_json(path)
     if not isinstance(content, dict):
         raise RuacError(f"{path}: expected a mapping from pictures to lists of prompts")
     places = {name: place for place, name in enumerate(dataset.files)}
@@ -59,8 +56,7 @@ def read_prompts(path: str | Path, dataset: ClassFolder) -> dict[str, list[Class
             raise RuacError(f"{path}: {name!r} is no picture with classes of {dataset.root}")
         if not isinstance(entries, list):
             raise RuacError(f"{path}: {name!r}: expected a list of prompts")
-        with Image.open(dataset.path(places[name])) as image:
-            size = image.size
+        size = image_size(dataset.path(places[name]))[::-1]
         found[name] = [_prompt(e, dataset, size, f"{path}: {name!r}[{i}]") for i, e in enumerate(entries)]
     return found
 
@@ -74,7 +70,7 @@ def _prompt(entry: Any, dataset: ClassFolder, size: tuple[int, int], where: str)
     kind = dataset.names.index(name)
     try:
         numbers = np.array(entry.get("box", entry.get("points")), dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RuacError(f"{where}: expected numbers") from None
     if "box" in entry:
         if numbers.shape != (4,) or not (numbers[2:] > numbers[:2]).all():

@@ -7,6 +7,7 @@ only weights, optimiser state and the step to repeat an uninterrupted one to the
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ruac.base.errors import RuacError
-from ruac.base.files import atomic_path
+from ruac.base.files import atomic_path, held
 from ruac.base.provenance import save_record
 
 LAST = "last.pt"
+PATIENCE = 10.0  # seconds, in which the data workers of a killed run notice and let go of its folder
 STREAM_LENGTH = 1 << 40  # of a numbered stream of samples: more than any run will draw
 POLY = 0.9  # power of the schedule of that name
 
@@ -106,9 +108,12 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     items. run_config: saved beside the checkpoints with the environment. resume: continue from
     ``out/last.pt``. Raises `RuacError` when `out` holds another run and `resume` is off, when there
     is nothing to resume, when processes, batch_size or accumulate differ from those of the run to be
-    resumed, or when the loss or a gradient is not finite (the last checkpoint stays).
+    resumed, when another run is at work in `out`, or when the loss (with the terms at fault) or a gradient is not
+    finite (the last checkpoint stays).
     """
     out = Path(out)
+    if resume and not (out / LAST).exists():
+        raise RuacError(f"{out / LAST}: nothing to resume")
     accelerator = Accelerator(
         cpu=config.cpu,
         mixed_precision="bf16" if config.precision == "bf16" else "no",
@@ -117,11 +122,22 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
         project_dir=str(out),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # branches start late
     )
-    checkpoint = out / LAST
+    with held(out, patience=PATIENCE) if accelerator.is_main_process else nullcontext():
+        return _train(task, data, config, out / LAST, accelerator, run_config, resume)
+
+
+def _train(
+    task: Task,
+    data: Dataset,
+    config: EngineConfig,
+    checkpoint: Path,
+    accelerator: Accelerator,
+    run_config: Any,
+    resume: bool,
+) -> Path:
+    out = checkpoint.parent
     if checkpoint.exists() and not resume:
         raise RuacError(f"{out}: already holds a run; pass --resume to continue it, or another out=")
-    if resume and not checkpoint.exists():
-        raise RuacError(f"{checkpoint}: nothing to resume")
     groups = task.parameter_groups()
     optimizer = (
         torch.optim.AdamW(groups) if config.optimizer == "adamw" else torch.optim.SGD(groups, momentum=config.momentum)
@@ -164,7 +180,7 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
             with accelerator.accumulate(wrapped):
                 with accelerator.autocast():
                     terms = wrapped(batch, micro / micro_batches)
-                _check_finite(terms["loss"], "loss", step, checkpoint, accelerator)
+                _check_loss(terms, step, checkpoint, accelerator)
                 accelerator.backward(terms["loss"])
                 if accelerator.sync_gradients:
                     norms = _group_norms(groups) if step % config.log_every == 0 else {}
@@ -267,10 +283,23 @@ def _due(done: int, every: int, total: int) -> bool:
     return every > 0 and (done % every == 0 or done == total)
 
 
+def _check_loss(terms: dict[str, Tensor], step: int, checkpoint: Path, accelerator: Accelerator) -> None:
+    """Terms are looked at only where the loss is not finite, on every process: all have seen the same losses."""
+    if bool(torch.isfinite(accelerator.gather(terms["loss"].detach().reshape(1))).all()):
+        return
+    broken = [name for name, value in _average(terms, accelerator).items() if not math.isfinite(value)]
+    parts = [name for name in broken if name != "loss" and not name.endswith("/total")]
+    raise _not_finite("loss", step, checkpoint, f", nor is {', '.join(parts)}" if parts else "")
+
+
 def _check_finite(value: Tensor, what: str, step: int, checkpoint: Path, accelerator: Accelerator) -> None:
     if not bool(torch.isfinite(accelerator.gather(value.detach().reshape(1))).all()):
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
-        raise RuacError(f"step {step + 1}: the {what} is not finite; training stopped, {kept}")
+        raise _not_finite(what, step, checkpoint)
+
+
+def _not_finite(what: str, step: int, checkpoint: Path, named: str = "") -> RuacError:
+    kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+    return RuacError(f"step {step + 1}: the {what} is not finite{named}; training stopped, {kept}")
 
 
 def _average(terms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, float]:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ruac.backbone.outputs import Decoded
 
 
+WIDEST = 4096
+
+
 @dataclass
 class HeadConfig:
     """What every head's config has; each derives its own, beside its class, and `registry.HEADS` names them all.
@@ -46,8 +49,9 @@ class HeadConfig:
             raise RuacError(f"head.{key}: expected {' or '.join(choices)}, found {value!r}")
 
     def expect_at_least(self, key: str, least: int) -> None:
-        if (value := getattr(self, key)) < least:
-            raise RuacError(f"head.{key}: expected at least {least}, found {value}")
+        """And at most `WIDEST`: an export is a file, and may claim any width before its weights are looked at."""
+        if not least <= (value := getattr(self, key)) <= WIDEST:
+            raise RuacError(f"head.{key}: expected at least {least} and at most {WIDEST}, found {value}")
 
 
 @dataclass

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ruac.base.errors import RuacError
+from ruac.uncertainty.head import WIDEST
 from ruac.uncertainty.local_temperature import INPUTS as ANSWER_INPUTS
 from ruac.uncertainty.local_temperature import NEIGHBOURHOODS, answer_inputs, neighbourhood
 
@@ -41,8 +42,8 @@ class LookReaderConfig:
     look: str = "zoom"
 
     def validate(self) -> None:
-        if self.hidden < 1:
-            raise RuacError(f"reader.hidden: {self.hidden}, expected at least 1")
+        if not 1 <= self.hidden <= WIDEST:
+            raise RuacError(f"reader.hidden: {self.hidden}, expected at least 1 and at most {WIDEST}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_builders import changed, make_task, run, scenes, snapshot
 
+from ruac.base.errors import RuacError
+from ruac.training import adversarial
+from ruac.training.adversarial import LossConfig
 from ruac.training.attack import ATTACK_KINDS
 from ruac.training.curriculum import Phase
 from ruac.training.engine import LAST
 from ruac.training.validation import ValidationConfig
+from ruac.uncertainty import head_config
+from ruac.uncertainty.evidential import EvidentialLossConfig
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -89,3 +94,26 @@ def test_resume_is_exact_and_everything_is_logged(tmp_path):
         assert not any(norms[:4])
         assert all(norms[4:])
     assert "panels/attack" in reader.Tags()["images"]
+
+
+@pytest.mark.parametrize("branch", ["clean", "adversarial"])
+@pytest.mark.parametrize("term", ["segmentation", "kl", "scoring", "alignment", "evidential"])
+def test_a_term_that_is_not_finite_stops_the_training_and_is_named(tmp_path, monkeypatch, term, branch):
+    if (term, branch) == ("alignment", "clean"):
+        pytest.skip("the clean branch has no such term")
+    fields = {"corrections": 0}
+    if term == "evidential":
+        loss = LossConfig(sampled=0.0, scoring=0.0, evidential=EvidentialLossConfig(weight=1.0))
+        fields |= {"head": head_config("evidential"), "loss": loss}
+    terms = adversarial.objective_terms
+
+    def poisoned(*args, **kwargs):
+        found = terms(*args, **kwargs)
+        if kwargs["adversarial"] == (branch == "adversarial"):
+            found[term] = found[term] * torch.nan
+        return found
+
+    monkeypatch.setattr(adversarial, "objective_terms", poisoned)
+    with pytest.raises(RuacError, match=rf"^step 1: the loss is not finite, nor is {branch}/{term}; training stopped"):
+        run(tmp_path / "run", make_task(**fields), steps=2, batch_size=1)
+    assert not (tmp_path / "run" / LAST).exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import read_json
 from ruac.data.coco import read_annotations, to_rle
 from ruac.data.domains.picture import Picture, picture_id
-from ruac.data.domains.places import image_in, read_json
-from ruac.data.sample import image_size
+from ruac.data.domains.places import image_in
+from ruac.data.sample import check_inside, check_pixels, image_size
 
 Entry = tuple[str, Any]  # object id, COCO segmentation
 """An object: its id and its code, polygons ``[[x, y, x, y, ...], ...]`` or RLE."""
@@ -93,8 +93,13 @@ def coco(file: Path, images: Path, split: str, *, rename: Callable[[str], str] =
 
 def video(file: Path, images: Path, split: str, *, every: bool) -> Iterator[Picture]:
     """YouTube-VIS: every frame, or the first of each video that shows an object; an object is a track."""
-    content = read_json(file)
-    videos = {entry["id"]: entry for entry in list_of(content, "videos", file)}
+    content, videos = read_json(file), {}
+    for position, entry in enumerate(list_of(content, "videos", file)):
+        with keys_of(f"{file}: videos[{position}]"):
+            check_pixels(entry["height"], entry["width"], f"{file}: videos[{position}]")
+            for name in entry["file_names"]:
+                check_inside(name, f"{file}: videos[{position}]")
+            videos[entry["id"]] = entry
     tracks: dict[Any, list[dict]] = {key: [] for key in videos}
     for position, track in enumerate(list_of(content, "annotations", file)):
         with keys_of(f"{file}: annotations[{position}]"):
@@ -102,7 +107,7 @@ def video(file: Path, images: Path, split: str, *, every: bool) -> Iterator[Pict
                 raise RuacError(f"{file}: annotations[{position}]: video_id {track['video_id']!r} is not in 'videos'")
             if len(track["segmentations"]) != len(videos[track["video_id"]]["file_names"]):
                 raise RuacError(f"{file}: annotations[{position}]: expected one segmentation per frame, or null")
-            tracks[track["video_id"]].append(track)
+            tracks[track["video_id"]].append({"id": track["id"], "segmentations": list(track["segmentations"])})
     for key, entry in videos.items():
         for frame, name in enumerate(entry["file_names"]):
             codes = tuple((str(t["id"]), t["segmentations"][frame]) for t in tracks[key] if t["segmentations"][frame])
@@ -125,7 +130,7 @@ def via(file: Path, images: Path, split: str) -> Iterator[Picture]:
             regions = entry["regions"]
             numbered = regions.items() if isinstance(regions, dict) else enumerate(regions)
             codes = tuple((str(number), _via_polygon(region["shape_attributes"])) for number, region in numbered)
-            name = entry["filename"]
+            check_inside(name := entry["filename"], f"{file}: {key!r}")
         yield Picture(picture_id(split, name), image_in(images, name, file.name), Coded(file, codes))
 
 
@@ -178,14 +183,3 @@ def list_of(content: Any, key: str, file: Path) -> list:
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise RuacError(f"{file}: expected a list under the key {key!r}")
     return content[key]
-
-
-@contextmanager
-def keys_of(where: str) -> Iterator[None]:
-    """Turn the errors of taking a JSON entry apart into a `RuacError` that names the entry."""
-    try:
-        yield
-    except KeyError as error:
-        raise RuacError(f"{where}: key {error.args[0]!r} is missing") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise RuacError(f"{where}: not as expected: {error}") from error

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import read_json
 from ruac.data.domains.card import Card, both
-from ruac.data.domains.coded import Coded, keys_of, list_of, video
+from ruac.data.domains.coded import Coded, list_of, video
 from ruac.data.domains.maps import components, paired_maps
 from ruac.data.domains.picture import Picture, picture_id
-from ruac.data.domains.places import files_in, image_in, locate, read_json
+from ruac.data.domains.places import files_in, image_in, locate
+from ruac.data.sample import check_inside
 
 EVERY = "-frames"  # after the name of a split: every frame instead of the first
 EGOHOS_SOURCES = ("ego4d", "thu")  # of epic, escape, thu and ego4d, the beginnings of the file names
@@ -43,6 +45,7 @@ def _visor(root: Path, split: str) -> Iterator[Picture]:
         with keys_of(str(file)):
             entries = sorted(entries, key=lambda entry: entry["image"]["name"])
         for entry in entries:
+            check_inside(entry["image"]["name"], file)
             with keys_of(f"{file}: {entry['image']['name']}"):
                 name, sequence = entry["image"]["name"], entry["image"]["subsequence"]
                 objects = [(str(o["id"]), [_flat(segment) for segment in o["segments"]]) for o in entry["annotations"]]

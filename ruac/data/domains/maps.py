@@ -13,7 +13,7 @@ from ruac.base.errors import RuacError
 from ruac.data.domains.picture import Picture, picture_id
 from ruac.data.domains.places import pair
 from ruac.data.id_masks import read_ids, values_in
-from ruac.data.sample import image_size, opened
+from ruac.data.sample import check_pixels, image_size, opened
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,19 @@ def read_hdf5(path: Path) -> np.ndarray:
         raise RuacError(f"{path}: reading HDF5 needs h5py: pip install ruac[domains]") from None
     try:
         with h5py.File(path, "r") as file:
-            numbers = np.asarray(file["dataset"])
-    except (OSError, KeyError, RuntimeError) as error:
+            found = file["dataset"]
+            if isinstance(file.get("dataset", getlink=True), h5py.ExternalLink) or not isinstance(found, h5py.Dataset):
+                raise RuacError(f"{path}: 'dataset' is no data set of this file")
+            if found.is_virtual or found.external:
+                raise RuacError(f"{path}: the pixels of 'dataset' lie in other files, which are not read")
+            if found.ndim != 2 or not np.issubdtype(found.dtype, np.integer):
+                raise RuacError(f"{path}: holds {found.dtype} {list(found.shape)}, expected integers [H, W]")
+            check_pixels(*found.shape, path)
+            numbers = np.asarray(found)
+    except RuacError:
+        raise
+    except Exception as error:  # h5py raises whatever the library's callbacks do
         raise RuacError(f"{path}: cannot be read as HDF5 with a data set named 'dataset': {error}") from error
-    if numbers.ndim != 2 or not np.issubdtype(numbers.dtype, np.integer):
-        raise RuacError(f"{path}: holds {numbers.dtype} {list(numbers.shape)}, expected integers [H, W]")
     return numbers.astype(np.int32)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ruac.base.errors import RuacError
-from ruac.data.sample import IMAGE_SUFFIXES
+from ruac.data.sample import IMAGE_SUFFIXES, check_inside
 
 DEPTH = 3  # folders that archives and download pages put around a data set
 
@@ -65,21 +64,13 @@ def pair(masks: Path, images: Path, *, mask_end: str = ".png", image_end: str = 
 
 
 def image_in(folder: Path, name: str, where: str) -> Path:
-    """The image `name` in `folder`, however its accents are encoded. Raises `RuacError` if it is missing."""
+    """The image `name` in `folder`, however its accents are encoded. Raises `RuacError` if it is missing or outside."""
+    check_inside(name, where)
     for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
-        if (folder / form).is_file():
-            return folder / form
+        with suppress(OSError):  # a name may be longer than a system allows
+            if (folder / form).is_file():
+                return folder / form
     raise RuacError(f"{folder / name}: image not found; {where} names it")
-
-
-def read_json(path: Path) -> Any:
-    """Raises `RuacError` for a file that is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
-    except OSError as error:
-        raise RuacError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def files_in(folder: Path, end: str = "") -> list[Path]:

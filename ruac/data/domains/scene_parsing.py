@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import read_json
 from ruac.data.domains.card import Card, both
-from ruac.data.domains.coded import Coded, Entry, coco, keys_of, list_of, via
+from ruac.data.domains.coded import Coded, Entry, coco, list_of, via
 from ruac.data.domains.maps import IdMaps, MaskFiles, hdf5_size, paired_maps, read_hdf5
 from ruac.data.domains.picture import Picture, picture_id
-from ruac.data.domains.places import NotThere, files_in, image_in, locate, pair, read_json
+from ruac.data.domains.places import NotThere, files_in, image_in, locate, pair
 from ruac.data.id_masks import read_ids
 from ruac.data.sample import opened, read_list
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ruac.base.errors import RuacError
+from ruac.base.files import read_json
 from ruac.data.domains.card import MEMORY, Card, both
 from ruac.data.domains.coded import Coded, coco, labelme, labelme_size, via
 from ruac.data.domains.maps import MaskFiles, paired_maps
 from ruac.data.domains.picture import Picture, picture_id
-from ruac.data.domains.places import files_in, folders_in, locate, pair, read_json
+from ruac.data.domains.places import files_in, folders_in, locate, pair
 
 
 def _bbbc038(root: Path, split: str) -> Iterator[Picture]:

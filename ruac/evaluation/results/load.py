@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ruac.base.errors import RuacError
+from ruac.base.files import read_json
 from ruac.evaluation.results.names import COLUMNS, REGIONS, Column
 from ruac.evaluation.results.schema import DOMAINS, KEYS, MANIFEST, OBJECTS
 
@@ -138,7 +138,7 @@ def load_results(folder: Path) -> Results:
     """Read and check a sweep's folder. Raises `RuacError` naming what is missing."""
     if not folder.is_dir():
         raise RuacError(f"{folder}: results folder not found")
-    manifest = _read(folder / MANIFEST, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    manifest = _read(folder / MANIFEST, read_json)
     for key, kind in (("protocol", dict), ("models", list), ("domains", list), ("environment", dict)):
         if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
             raise RuacError(f"{folder / 'manifest.json'}: missing key '{key}', expected a {kind.__name__}")
@@ -174,7 +174,7 @@ def corrupted_names(folder: Path) -> set[str]:
     path = folder / MANIFEST
     if not path.is_file():
         return set()
-    manifest = _read(path, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    manifest = _read(path, read_json)
     return set(_corrupted(path, manifest))
 
 

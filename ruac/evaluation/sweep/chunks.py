@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, one_line
 from ruac.base.files import atomic_path
 from ruac.data.identity import HALF
 from ruac.evaluation.metrics import ReliabilitySums
@@ -25,6 +25,7 @@ from ruac.evaluation.score import Scores
 
 SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
 SAVE_SHARE = 20  # of the time goes into saving at most one part in so many
+MOST_BYTES = 1 << 34  # of a chunk's arrays: a few megabytes for each model, score and region
 OBJECTS = 2048  # in a chunk, beyond which another one is begun: what a process holds does not grow with its domain
 
 
@@ -105,17 +106,20 @@ def save_chunk(path: Path, chunk: Chunk, key: str) -> None:
 def load_chunk(path: Path, key: str) -> Chunk:
     """Read a chunk. Raises `RuacError` if it is broken or belongs to another sweep."""
     content = _read(path, key)
-    images = json.loads(str(content.pop("images")))
     try:
+        images = _names(content.pop("images"))
         with pa.ipc.open_stream(content.pop("rows")) as reader:
             rows = list(reader)
-    except (pa.ArrowInvalid, TypeError) as error:  # of a version that wrote rows otherwise
+        grouped: dict[Names, dict[str, np.ndarray]] = {}
+        for name, values in content.items():
+            model, score, region, part = name.split("|")
+            grouped.setdefault((model, score, region), {})[part] = values
+        if len(rows) != len(images):
+            raise ValueError(f"rows of {len(rows)} images, expected {len(images)}")
+        sums = {names: ReliabilitySums.from_arrays(parts) for names, parts in grouped.items()}
+    except Exception as error:  # damaged, or of a version that wrote rows otherwise: Arrow has many kinds of errors
         raise _unreadable(path, error) from error
-    grouped: dict[Names, dict[str, np.ndarray]] = {}
-    for name, values in content.items():
-        model, score, region, part = name.split("|")
-        grouped.setdefault((model, score, region), {})[part] = values
-    return Chunk(images, rows, {names: ReliabilitySums.from_arrays(parts) for names, parts in grouped.items()})
+    return Chunk(images, rows, sums)
 
 
 def is_finished(path: Path, key: str) -> bool:
@@ -161,7 +165,10 @@ def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) 
 def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """The arrays of a chunk without its key; `names`: only these."""
     try:
-        with np.load(path) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
+            claimed = sum(part.file_size for part in arrays.zip.infolist())
+            if claimed > MOST_BYTES:
+                raise ValueError(f"{claimed} bytes unpacked, expected at most {MOST_BYTES}")
             content = {name: arrays[name] for name in names or arrays.files}
         found = str(content.pop("key"))
     except KeyError:  # whole, but of a version that wrote other arrays
@@ -176,11 +183,21 @@ def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[st
 
 
 def _unreadable(path: Path, error: Exception) -> RuacError:
-    return RuacError(f"{path}: unreadable chunk of a sweep ({error}); delete it to redo its images")
+    return RuacError(f"{path}: unreadable chunk of a sweep ({one_line(error)}); delete it to redo its images")
 
 
 def _images(path: Path, key: str) -> list[str]:
-    return json.loads(str(_read(path, key, names=("key", "images"))["images"]))
+    try:
+        return _names(_read(path, key, names=("key", "images"))["images"])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _names(array: np.ndarray) -> list[str]:
+    names = json.loads(str(array))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("expected a list of images")
+    return names
 
 
 def _edited(images: list[str], wanted: set[str], asked: set[str]) -> bool:

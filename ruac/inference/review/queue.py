@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import read_json
 from ruac.data.coco import to_rle
+from ruac.data.sample import check_inside, check_pixels
 from ruac.inference.save import FORMAT, INDEX
 
 
@@ -85,49 +86,46 @@ def read_queue(folder: str | Path, *, min_risk: float = 0.0) -> ReviewQueue:
         raise RuacError(f"min-risk: {min_risk}, expected a mean of 1 - IoU in [0, 1]")
     folder = Path(folder)
     index = _read(folder / INDEX, "; expected a finished folder of ruac predict")
-    try:
+    with keys_of(f"{folder / INDEX}: expected a list of ruac predict"):
         pictures = [_picture(folder, entry) for entry in index["pictures"]]
         unanswered = [*(entry["file"] for entry in index["failed"]), *index["without_prompt"]]
-    except (KeyError, TypeError) as error:
-        raise RuacError(f"{folder / INDEX}: expected a list of ruac predict: {error!r}") from error
     ordered = sorted(pictures, key=lambda picture: (-picture.risk, picture.file))
     safe = [picture.file for picture in ordered if picture.risk < min_risk]
     return ReviewQueue([picture for picture in ordered if picture.risk >= min_risk], safe, sorted(unanswered))
 
 
 def _picture(folder: Path, listed: dict[str, str]) -> QueuedPicture:
+    for key in ("answer", "file"):
+        check_inside(listed[key], folder / INDEX)
     path = folder / listed["answer"]
     content = _read(path, "; run ruac predict again")
-    try:
+    with keys_of(f"{path}: expected an answer of ruac predict"):
         if content["picture"]["sha256"] != listed["sha256"]:
             raise RuacError(f"{path}: answers another picture than {INDEX} says; run ruac predict again")
         height, width = content["size"]
+        check_pixels(height, width, path)
         objects = [_object(entry, height, width, f"{path}: object {entry['id']}") for entry in content["objects"]]
         filled = sorted((each for each in objects if each.area), key=lambda each: (-each.risk, each.id))
-        map_file = content["files"].get("uncertainty")
+        if (map_file := content["files"].get("uncertainty")) is not None:
+            check_inside(map_file, path)
         uncertainty = None if map_file is None else path.with_name(map_file)
         empty = len(objects) - len(filled)
         one = int(content["uncertainty_one"])
         return QueuedPicture(listed["file"], listed["sha256"], (height, width), filled, empty, uncertainty, one)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RuacError(f"{path}: expected an answer of ruac predict: {error!r}") from error
 
 
 def _object(entry: dict[str, Any], height: int, width: int, where: str) -> QueuedObject:
     code = to_rle(entry["segmentation"], height, width, where)
     names = ("reliability", "score", "expected_iou", "mean_uncertainty")
     numbers = {name: float(entry[name]) for name in names if entry[name] is not None}
+    if not all(0 <= value <= 1 for value in numbers.values()):
+        raise RuacError(f"{where}: {numbers}, expected numbers in [0, 1]")
     numbers = {"risk": 1 - numbers["reliability"]} | numbers
     return QueuedObject(entry["id"], entry["class"], code, rle.toBbox(code).tolist(), int(rle.area(code)), numbers)
 
 
 def _read(path: Path, hint: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RuacError(f"{path}: not found{hint}") from None
-    except (OSError, ValueError) as error:
-        raise RuacError(f"{path}: broken JSON: {error}") from error
+    content = read_json(path, f"not found{hint}")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuacError(f"{path}: expected format {FORMAT}{hint}")
     return content

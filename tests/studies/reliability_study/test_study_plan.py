@@ -18,7 +18,8 @@ def named(config):
 
 
 def test_every_step_stands_once_behind_what_it_needs(study_config):
-    ordered = Plan(study_config).steps
+    head = StudiedModel("head", export="runs/head")
+    ordered = Plan(replace(study_config, models=[*study_config.models, head])).steps
     place = {step.name: number for number, step in enumerate(ordered)}
     assert len(place) == len(ordered)
     for step in ordered:
@@ -26,6 +27,10 @@ def test_every_step_stands_once_behind_what_it_needs(study_config):
     fits = {name.removeprefix("fits/plain/") for name in place if name.startswith("fits/plain/")}
     assert fits == {"temperature", "clustered_2", "pixels_50", "all", "oracle/first", "oracle/second"}
     assert not [name for name in place if name.startswith("fits/head/") and "_" in name]  # the first is ablated
+    given = {step.name: step.config for step in ordered}
+    assert (given["fits/head/all"].export, given["fits/head/all"].backbone) == ("runs/head", None)
+    first, last = given["sweeps/head/source"].models[:2]
+    assert (first.name, first.export, last.name) == ("none", "runs/head", "temperature")
 
 
 def test_fits_say_what_they_saw(study_config):
@@ -87,7 +92,7 @@ def test_a_step_that_fails_says_which(study_config, tmp_path):
         ({"models": []}, "at least one entry under models"),
         ({"models": [StudiedModel("a", "b", "c")]}, "model 'a': expected exactly one of backbone= and export="),
         ({"calibrations": ["temprature"]}, "calibrations: 'temprature', expected any of: temperature, clustered"),
-        ({"ablated": ["other"]}, "ablated: 'other', expected any of: plain, head"),
+        ({"ablated": ["other"]}, "ablated: 'other', expected any of: plain"),
         ({"bounded": ["local"]}, "bounded: 'local', expected any of: none, temperature"),
         ({"target_images": 6}, "target_images: 6, expected at least 8"),
         ({"clusters": [0]}, "clusters: \\[0\\]"),
@@ -102,9 +107,9 @@ def test_bad_values_are_one_line(study_config, change, message):
         replace(study_config, **change).validate()
 
 
-def test_two_domains_of_one_name(study_config, shelf):
+def test_two_domains_of_one_name(study_config, study_domains):
     with pytest.raises(RuacError, match="another domain is named 'first' already"):
-        Plan(replace(study_config, domains=[str(shelf / "domains"), str(shelf / "domains" / "first")]))
+        Plan(replace(study_config, domains=[str(study_domains), str(study_domains / "first")]))
 
 
 def test_the_command(monkeypatch, capsys, tmp_path):

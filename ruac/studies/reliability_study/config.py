@@ -115,8 +115,6 @@ class StudyConfig:
 def _check_among(name: str, given: list[str], known: list[str]) -> None:
     for entry in given:
         if entry not in known:
-            raise RuacError(
-                f"{name}: {entry!r}, expected {'one' if len(given) == 1 else 'some'} of: {', '.join(known)}"
-            )
+            raise RuacError(f"{name}: {entry!r}, expected any of: {', '.join(known)}")
     if len(set(given)) < len(given):
         raise RuacError(f"{name}: an entry occurs twice in {given}")

@@ -94,14 +94,14 @@ def test_wins_over_no_calibration():
     study = pd.DataFrame(
         {"model": "m", "parameters": 1, "calibration": c, "place": "domain", "domain": d, "region": "band"}
         | {"images": 1, "objects": 1, "jf": 0.5, "ece": e, "nll": 2 * e, "prr": 3 * e}
-        for c, values in {"none": [0.1, 0.2, 0.3, 0.4], "temperature": [0.2, 0.1, 0.2, 0.3]}.items()
+        for c, values in {"none": [0.1, 0.2, 0.3, 0.4], "temperature": [0.15, 0.1, 0.1, 0.1]}.items()
         for d, e in zip("abcd", values, strict=True)
     )
     found = tables.calibration_ece(study).set_index("calibration")
     assert found.better["temperature"] == 3
     assert np.isnan(found.better["none"])
-    assert found.p["temperature"] == pytest.approx(0.625)  # signed ranks 4 equal ones, one against: exact test
-    assert found.domains_prr["temperature"] == pytest.approx(0.6)
+    assert found.p["temperature"] == pytest.approx(0.25)  # ranks 1 against 2, 3 and 4: two of 16 signs on either side
+    assert found.domains_prr["temperature"] == pytest.approx(0.3375)
 
 
 def test_ablations_hold_the_rows_that_belong_to_them(finished_study):
@@ -207,7 +207,8 @@ def test_only_rows_of_the_plan_count_and_each_must_be_there(finished_study, stud
     folder = tmp_path / "copy" / "sweeps" / "plain" / "source"
     rows, manifest = pd.read_csv(folder / "domains.csv"), json.loads((folder / "manifest.json").read_text())
     vanilla = rows[rows.model == "none"].assign(model="vanilla", ece=9.0)
-    pd.concat([rows, rows.assign(score="other", ece=9.0), vanilla]).to_csv(folder / "domains.csv", index=False)
+    others = rows.drop_duplicates(["model", "region"]).assign(score="another", ece=9.0)
+    pd.concat([rows, others, vanilla]).to_csv(folder / "domains.csv", index=False)
     manifest["models"].append(manifest["models"][0] | {"name": "vanilla"})
     (folder / "manifest.json").write_text(json.dumps(manifest))
     pd.testing.assert_frame_equal(read_study(Plan(copy)), read_study(Plan(study_config)))

@@ -36,6 +36,7 @@ VERBS = {
     "make-scenes": "write procedural scenes as COCO folders",
     "prepare-domain": "check and convert the native download of a data set",
     "pretrain": "train the nano backbone promptably",
+    "study": "draw what calibration is worth, by model and domain",
     "experiment": "run one of the experiments",
     "benchmark": "measure where time and memory go",
 }

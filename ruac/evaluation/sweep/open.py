@@ -49,13 +49,18 @@ def check_name(name: str, what: str) -> None:
         raise RuacError(f"{what} {name!r}: expected a name without '|', '/' and a dot in front")
 
 
-def _prepared(place: str, split: str | None, orientation: str) -> Iterator[MaskDataset]:
+def prepared_folders(place: str) -> list[Path]:
+    """The data sets of a folder: itself, or those in it. Raises `RuacError` where there is none."""
     given = Path(place)
     if not given.is_dir():
         known = f"; NAME:ROOT needs a name among {', '.join(CARDS)}" if ":" in place else ""
         raise RuacError(f"{given}: domain folder not found{known}")
     inside = sorted(p for p in given.iterdir() if p.is_dir() and (p / "annotations.json").is_file())
-    for folder in [given] if (given / "annotations.json").is_file() or not inside else inside:
+    return [given] if (given / "annotations.json").is_file() or not inside else inside
+
+
+def _prepared(place: str, split: str | None, orientation: str) -> Iterator[MaskDataset]:
+    for folder in prepared_folders(place):
         name = _with_split(folder.name, split)
         check_name(name, f"{folder}: domain")
         yield open_dataset(folder, split=split, name=name, orientation=orientation)

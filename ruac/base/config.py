@@ -58,7 +58,10 @@ def config_from(cls: type[T], values: Any, source: str) -> T:
         layer = OmegaConf.create(values)
     except (OmegaConfBaseException, RecursionError) as error:
         raise RuacError(f"{source}: no values of a config: {_one_line(error)[:300]}") from error
-    return _build(cls, [(source, layer)])
+    try:
+        return _build(cls, [(source, layer)])
+    except RuacError as error:  # of what was not given, or is impossible
+        raise error if source in str(error) else RuacError(f"{source}: {error}") from None
 
 
 def save_config(config: Any, path: str | Path) -> None:
@@ -210,16 +213,18 @@ def _build(cls: type[T], layers: list[tuple[str, DictConfig]], together: int = 0
         _check_keys(cls, values, source, "", kinds)
         try:
             merged = OmegaConf.merge(merged, OmegaConf.create(values))
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, OverflowError, RecursionError) as error:
             key = getattr(error, "full_key", None)
             where = f"{source}: key '{key}'" if key else source
-            raise RuacError(f"{where}: {str(error).splitlines()[0]}") from error
+            raise RuacError(f"{where}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     try:
         config = OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
         raise RuacError(f"key '{error.full_key}' has no default and was not given") from error
-    except OmegaConfBaseException as error:
-        raise RuacError(f"key '{error.full_key}': {str(error).splitlines()[0]}") from error
+    except (OmegaConfBaseException, OverflowError, RecursionError) as error:
+        key = getattr(error, "full_key", None)
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise RuacError(f"key '{key}': {what}" if key else what) from error
     _expand_home(config)
     _validate(config)
     return config

@@ -45,10 +45,10 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if (why := _not_writable(error, path.parent)) is not None:
+            raise RuacError(f"{path}: cannot be written: {why}") from error
         if _disk_is_full(error, path.parent):
             raise RuacError(f"{path}: no free disk space, nothing was written") from error
-        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
-            raise RuacError(f"{path}: cannot be written: {error.strerror}") from error
         raise
 
 
@@ -141,6 +141,15 @@ def sha256(path: str | Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _not_writable(error: Exception, folder: Path) -> str | None:
+    """What the system says, or, where torch or safetensors keep it to themselves, what it would say."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in _NOT_WRITABLE else None
+    if not folder.is_dir() or os.access(folder, os.W_OK):
+        return None
+    return os.strerror(errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES)
 
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:

@@ -95,10 +95,11 @@ class _Coco:
         own = {image["file_name"]: objects[key] for key, image in images.items()}
         self._classes: list[list[str]] = []
         for record in self._data.records:
-            named = {
-                str(a.get("object_id", a["id"])): a.get("label") or category.get(a.get("category_id"))
-                for a in own[record.id]
-            }
+            with keys_of(f"{self._file}: image {record.id!r}"):
+                named = {
+                    str(a.get("object_id", a["id"])): a.get("label") or category.get(a.get("category_id"))
+                    for a in own[record.id]
+                }
             for key in record.object_ids:
                 if not isinstance(named[key], str):
                     raise RuacError(f"{self._file}: annotation {key}: has no 'label' and no category with a name")

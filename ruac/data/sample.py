@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from ruac.base.errors import RuacError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, whatever a file is called. Pillow's other decoders do more than read: that of EPS runs a program."""
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats whose further pictures are others, not a preview of the first
 MOST_PIXELS = "RUAC_MAX_PIXELS"
@@ -114,6 +114,10 @@ def to_rgb(image: Image.Image, where: Any) -> np.ndarray:
     where all of them fit into 8 or 12 bits, as microscopes and X-ray exports write them, the upper 8 of those, and a
     warning says so. Raises `RuacError` for floating-point pixels and for values beyond 16 bit.
     """
+    if not all(image.size):
+        raise RuacError(f"{where}: has no pixel")
+    if image.mode == "LAB":
+        raise RuacError(f"{where}: has mode LAB, which is not converted; expected RGB or grey")
     if image.mode == "F":
         raise RuacError(f"{where}: has floating-point pixels, expected 8 or 16 bit")
     if image.mode.startswith("I"):  # Pillow would cut 16 bit off at 255
@@ -155,7 +159,8 @@ def opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     """
     most = _most_pixels()
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        Image.init()
+        with Image.open(path, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
             if most is not None and image.width * image.height > most:
                 raise _too_large(path, image.width * image.height, most)
             if decode:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ruac.backbone import Features
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
 from ruac.base.files import atomic_path
 from ruac.base.version import VERSION
 from ruac.data.augment import prepare
@@ -110,10 +110,11 @@ def load_embeddings(path: str | Path, identity: dict, device: torch.device) -> l
         raise RuacError(f"{path}: not a file of embeddings: {' '.join(str(error).split())[:200]}") from error
     if made_by != identity:
         raise RuacError(f"{path}: embeddings of another backbone {made_by}, expected {identity}")
-    return [
-        EncodedPicture(Features(embedding, high_res, frame=frame), (int(height), int(width)))
-        for (embedding, *high_res), (height, width), frame in zip(maps, sizes, frames, strict=True)
-    ]
+    with keys_of(path):
+        return [
+            EncodedPicture(Features(embedding, high_res, frame=frame), (int(height), int(width)))
+            for (embedding, *high_res), (height, width), frame in zip(maps, sizes, frames, strict=True)
+        ]
 
 
 _NAMES = ("embedding", "high_res.0", "high_res.1")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ruac.base.config import config_from
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
 from ruac.base.files import read_json, write_text
 from ruac.inference.expected_iou import expected_iou, joint_iou
 from ruac.inference.export import fingerprint
@@ -114,12 +114,16 @@ def load_reliability(path: str | Path, identity: dict) -> Reliability:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RuacError(f"{path}: expected a file of ruac fit-reliability: {error!r}") from error
     for key, reader in readers.items():
+        if not all(isinstance(weight, float | int) for weight in reader.weights.values()):
+            raise RuacError(f"{path}: reader {key!r}: weights {reader.weights}, expected numbers")
         if len(reader.threshold) != len(reader.risk) or min(reader.weights.values(), default=0) < 0:
             raise RuacError(f"{path}: reader {key!r}: expected as many thresholds as risks, and no negative weight")
         if strange := sorted(set(reader.weights) - set(FEATURES)):
             raise RuacError(f"{path}: reader {key!r}: weight of {strange[0]!r}, expected one of {', '.join(FEATURES)}")
-        if not np.isfinite([*reader.weights.values(), reader.bias, *reader.threshold, *reader.risk]).all():
-            raise RuacError(f"{path}: reader {key!r}: expected finite numbers")
+        with keys_of(f"{path}: reader {key!r}"):
+            numbers = [float(x) for x in (*reader.weights.values(), reader.bias, *reader.threshold, *reader.risk)]
+            if not np.isfinite(numbers).all():
+                raise RuacError(f"{path}: reader {key!r}: expected finite numbers")
     if found != identity:
         raise RuacError(f"{path}: fitted for another model {found}, expected {identity}")
     return Reliability(readers, found)

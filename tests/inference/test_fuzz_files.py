@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from builders import rle_of, save_backbone, with_head
-from fuzzing import damaged, fuzzed, json_bytes, nearly, survives
-from hypothesis import given
+from fuzzing import EXAMPLES, damaged, fuzzed, json_bytes, nearly, survives
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -167,7 +167,7 @@ def test_fuzz_export(exported, nano, tmp_path):
     config, weights = json.loads((exported / CONFIG).read_text()), (exported / WEIGHTS).read_bytes()
     folder = shutil.copytree(exported, tmp_path / "fuzzed")
 
-    @fuzzed
+    @settings(fuzzed, max_examples=1 + EXAMPLES // 10)  # each reads a backbone
     @given(config=st.one_of(st.just(json.dumps(config).encode()), json_bytes(config)), weights=damaged(weights))
     def check(config, weights):
         (folder / CONFIG).write_bytes(config)

@@ -51,38 +51,33 @@ class LocalOnly:
 def build_page(models: Models) -> gr.Blocks:
     """The page, whose every event is: change the session, ask, draw."""
 
-    def show(session: Session, bounds: bool) -> tuple[Any, ...]:
-        shown = models.ask(session)
+    def change(made: Any, session: Session, bounds: bool, model: str, look: bool, alpha: float, risk: float) -> Any:
+        """made: what makes the new session of the old one; what a user can mend is said on the page."""
+        try:
+            session = made(session.set_to(model=model, look=look, alpha=alpha, risk=risk))
+            shown = models.ask(session)
+        except RuacError as error:
+            raise gr.Error(str(error), duration=8, print_exception=False) from error
         left, right = (None, None) if session.picture is None else draw(session, shown, bounds=bounds)
         return session, left, right, summary(session, shown)
 
-    def change(session: Session, bounds: bool, made: Any) -> tuple[Any, ...]:
-        """made: what makes the new session of the old one; what a user can mend is said on the page."""
-        try:
-            return show(made(session), bounds)
-        except RuacError as error:
-            raise gr.Error(str(error), duration=8, print_exception=False) from error
-
-    def tapped(session: Session, bounds: bool, kind: str, event: gr.SelectData) -> tuple[Any, ...]:
-        return change(session, bounds, lambda s: s.clicked(*place_of(s.picture, *event.index), KINDS[kind]))
-
-    def typed(session: Session, bounds: bool, kind: str, x: float, y: float) -> tuple[Any, ...]:
-        return change(session, bounds, lambda s: s.clicked(x, y, KINDS[kind]))
-
-    def suggested(session: Session, bounds: bool, kind: str) -> tuple[Any, ...]:
+    def follow(session: Session, kind: str) -> Session:
         shown = models.ask(session)
         if shown is None or shown.suggestion is None:
-            return change(session, bounds, lambda s: s)
-        return change(session, bounds, lambda s: s.clicked(*shown.suggestion.point, KINDS[kind]))
+            return session
+        return session.clicked(*shown.suggestion.point, KINDS[kind])
 
-    def chosen(session: Session, bounds: bool, event: gr.SelectData) -> tuple[Any, ...]:
-        return change(session, bounds, lambda s: s.showing(picture(list(PICTURES)[event.index])))
+    def tapped(kind: str, event: gr.SelectData, *given: Any) -> Any:
+        return change(lambda s: s.clicked(*place_of(s.picture, *event.index), KINDS[kind]), *given)
 
-    def uploaded(session: Session, bounds: bool, path: str) -> tuple[Any, ...]:
-        return change(session, bounds, lambda s: s.showing(picture_of(path)))
+    def chosen(event: gr.SelectData, *given: Any) -> Any:
+        return change(lambda s: s.showing(picture(list(PICTURES)[event.index])), *given)
 
-    def settled(session: Session, bounds: bool, model: str, look: bool, alpha: float, risk: float) -> tuple[Any, ...]:
-        return change(session, bounds, lambda s: s.set_to(model=model, look=look, alpha=alpha, risk=risk))
+    def placed(kind: str, x: float, y: float, *given: Any) -> Any:
+        return change(lambda s: s.clicked(x, y, KINDS[kind]), *given)
+
+    def uploaded(path: str, *given: Any) -> Any:
+        return change(lambda s: s.showing(picture_of(path)), *given)
 
     start = Session()
     with gr.Blocks(title="ruac", analytics_enabled=False, fill_width=True) as page:
@@ -94,7 +89,7 @@ def build_page(models: Models) -> gr.Blocks:
         with gr.Row():
             kind = gr.Radio(list(KINDS), value="object", label="A click says", elem_id="kind")
             undo, clear = gr.Button("Undo", elem_id="undo"), gr.Button("Clear", elem_id="clear")
-            follow = gr.Button("Click where suggested", elem_id="follow")
+            there = gr.Button("Click where suggested", elem_id="follow")
         words = gr.Markdown(START, elem_id="words")
         with gr.Row():
             model = gr.Dropdown(list(MODELS), value=start.settings.model, label="Model", elem_id="model")
@@ -119,17 +114,25 @@ def build_page(models: Models) -> gr.Blocks:
         upload = gr.UploadButton("A picture of your own", file_types=["image"])
         gr.Markdown(ABOUT)
 
-        out, given = [session, left, right, words], [session, bounds]
-        left.select(tapped, [*given, kind], out, api_name="click")
-        add.click(typed, [*given, kind, x, y], out, api_name="place")
-        follow.click(suggested, [*given, kind], out, api_name="follow")
-        undo.click(lambda s, b: change(s, b, Session.undone), given, out, api_name="undo")
-        clear.click(lambda s, b: change(s, b, Session.cleared), given, out, api_name="clear")
-        gallery.select(chosen, given, out, api_name="choose")
-        upload.upload(uploaded, [*given, upload], out, api_name="upload")
-        settings = [model, look, alpha, risk]
-        for control in (*settings, bounds):  # of a slider that moves, the last value counts
-            control.input(settled, [*given, *settings], out, trigger_mode="always_last", api_name=control.elem_id)
+        settings = [bounds, model, look, alpha, risk]
+        given, out = [session, *settings], [session, left, right, words]
+        # One after another, so that each sees the session that the one before has left.
+        turn = dict(outputs=out, concurrency_id="turn", concurrency_limit=1)
+        left.select(tapped, [kind, *given], api_name="click", trigger_mode="multiple", **turn)
+        add.click(placed, [kind, x, y, *given], api_name="place", **turn)
+        there.click(lambda kind, *g: change(lambda s: follow(s, kind), *g), [kind, *given], api_name="follow", **turn)
+        undo.click(lambda *g: change(Session.undone, *g), given, api_name="undo", trigger_mode="multiple", **turn)
+        clear.click(lambda *g: change(Session.cleared, *g), given, api_name="clear", **turn)
+        gallery.select(chosen, given, api_name="choose", **turn)
+        upload.upload(
+            lambda path, *g: change(lambda s: s.showing(picture_of(path)), *g),
+            [upload, *given],
+            api_name="upload",
+            **turn,
+        )
+        for control in settings:  # of a slider that moves, the last value counts
+            event = dict(trigger_mode="always_last", api_name=control.elem_id)
+            control.input(lambda *g: change(lambda s: s, *g), given, **event, **turn)
     return page
 
 

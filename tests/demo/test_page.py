@@ -14,6 +14,7 @@ from ruac.demo.gallery import picture
 
 gradio = pytest.importorskip("gradio", reason="needs the extra demo")
 pytestmark = pytest.mark.slow
+SET = (True, "nano", False, 0.1, 0.25)  # outlines, model, look, alpha, risk
 CLICKED = "document.querySelector('#words').innerText.includes('%s clicks')"
 WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
@@ -81,25 +82,25 @@ def test_clicks_through_the_client(client, tmp_path, asked):
     from gradio_client import handle_file
 
     with pytest.raises(Exception, match="no picture; choose one first"):
-        client.predict(True, "object", 5, 5, api_name="/place")
+        client.predict("object", 5, 5, *SET, api_name="/place")
     Image.fromarray(picture("things on a ground")).save(tmp_path / "mine.png")
-    left, _, words = client.predict(True, handle_file(str(tmp_path / "mine.png")), api_name="/upload")
+    left, _, words = client.predict(handle_file(str(tmp_path / "mine.png")), *SET, api_name="/upload")
     assert words == "Click on an object."
     with Image.open(left["path"] if isinstance(left, dict) else left) as drawn:
         assert drawn.size == (768, 768)
-    *_, words = client.predict(True, "object", 190, 200, api_name="/place")
+    *_, words = client.predict("object", 190, 200, *SET, api_name="/place")
     assert re.search(r"Expected IoU 0\.\d\d .*\n\nInner, mask, outer: \d+, \d+, \d+ .*\n\nNext click: \(\d+", words)
-    *_, words = client.predict(True, "background", api_name="/follow")
+    *_, words = client.predict("background", *SET, api_name="/follow")
     assert "2 clicks" in words
     for name, settings in (("/look", ("nano", True, 0.1, 0.25)), ("/model", ("nano_scale", False, 0.2, 0.3))):
         *_, other = client.predict(True, *settings, api_name=name)
         assert "2 clicks" in other
         assert other.split("answered")[0] != words.split("answered")[0]
-    *_, words = client.predict(True, api_name="/undo")
+    *_, words = client.predict(*SET, api_name="/undo")
     assert "1 clicks" in words
     with pytest.raises(Exception, match="outside the 384x384 picture"):
-        client.predict(True, "object", 500, 5, api_name="/place")
-    *_, words = client.predict(True, api_name="/clear")
+        client.predict("object", 500, 5, *SET, api_name="/place")
+    *_, words = client.predict(*SET, api_name="/clear")
     assert words == "Click on an object."
     assert not [host for host in asked if not local(host)]
 
@@ -127,9 +128,9 @@ def test_in_a_browser(browser, address, width, tmp_path):
     page.keyboard.press("Enter")
     page.wait_for_function(CLICKED % 2)
     page.locator("#look input").focus()
-    before = page.inner_text("#words")
+    areas = page.inner_text("#words p >> nth=1")
     page.keyboard.press("Space")
-    page.wait_for_function("before => document.querySelector('#words').innerText != before", arg=before)
+    page.wait_for_function("before => document.querySelectorAll('#words p')[1].innerText != before", arg=areas)
     page.locator("#undo").click()
     page.wait_for_function(CLICKED % 1)
     assert page.locator("#doubt img").count() == 1

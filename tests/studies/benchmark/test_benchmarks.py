@@ -17,7 +17,7 @@ from ruac.cli.benchmark import NAMES, ON_REQUEST, benchmarks
 from ruac.evaluation.metrics import boundary_f
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, evaluate_image
-from ruac.studies.benchmark import boundary, gpu, head, memory, metrics, onnx, startup, sweep
+from ruac.studies.benchmark import boundary, demo, gpu, head, memory, metrics, onnx, startup, sweep
 from ruac.studies.benchmark import rows as rows_module
 from ruac.studies.benchmark.cases import Case
 from ruac.studies.benchmark.rows import Row, fastest, markdown
@@ -196,3 +196,9 @@ def test_gpu_rows_say_how_much_of_the_device_is_used():
 def test_gpu_rows_need_a_gpu():
     with pytest.raises(RuacError, match="no CUDA device"):
         gpu.run(kind="nano", side=64, batch_sizes=(1,), objects=1, repeats=1)
+
+
+def test_the_wait_of_the_demo():
+    rows = checked(demo.run(repeats=1))
+    assert list(rows) == ["first click, picture encoded", "later click", "later click, second look"]
+    assert rows["later click, second look"].seconds > rows["later click"].seconds  # another encoding

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, held
 from ruac.base.provenance import save_record
+from ruac.training.finite import average, check_finite, check_loss
 
 LAST = "last.pt"
 PATIENCE = 10.0  # seconds, in which the data workers of a killed run notice and let go of its folder
@@ -180,12 +181,12 @@ def _train(
             with accelerator.accumulate(wrapped):
                 with accelerator.autocast():
                     terms = wrapped(batch, micro / micro_batches)
-                _check_loss(terms, step, checkpoint, accelerator)
+                check_loss(terms, step, checkpoint, accelerator)
                 accelerator.backward(terms["loss"])
                 if accelerator.sync_gradients:
                     norms = _group_norms(groups) if step % config.log_every == 0 else {}
                     norm = accelerator.clip_grad_norm_([p for g in groups for p in g["params"]], config.clip)
-                    _check_finite(norm, "gradient norm", step, checkpoint, accelerator)
+                    check_finite(norm, "gradient norm", step, checkpoint, accelerator)
                 optimizer.step()
                 optimizer.zero_grad()
             micro += 1
@@ -193,7 +194,7 @@ def _train(
                 continue
             done = step + 1
             if step % config.log_every == 0 or done == config.steps:
-                values = _average(terms, accelerator)
+                values = average(terms, accelerator)
                 line = " ".join(f"{k} {v:.4f}" for k, v in values.items() if "/" not in k or k.endswith("/total"))
                 rates = {f"rate/{g['name']}": g["lr"] for g in optimizer.param_groups}
                 accelerator.log({f"train/{k}": v for k, v in values.items()} | norms | rates, step=done)
@@ -281,32 +282,6 @@ def _seed(seed: int, micro: int, process: int) -> None:
 
 def _due(done: int, every: int, total: int) -> bool:
     return every > 0 and (done % every == 0 or done == total)
-
-
-def _check_loss(terms: dict[str, Tensor], step: int, checkpoint: Path, accelerator: Accelerator) -> None:
-    """Terms are looked at only where the loss is not finite, on every process: all have seen the same losses."""
-    if bool(torch.isfinite(accelerator.gather(terms["loss"].detach().reshape(1))).all()):
-        return
-    broken = [name for name, value in _average(terms, accelerator).items() if not math.isfinite(value)]
-    parts = [name for name in broken if name != "loss" and not name.endswith("/total")]
-    raise _not_finite("loss", step, checkpoint, f", nor is {', '.join(parts)}" if parts else "")
-
-
-def _check_finite(value: Tensor, what: str, step: int, checkpoint: Path, accelerator: Accelerator) -> None:
-    if not bool(torch.isfinite(accelerator.gather(value.detach().reshape(1))).all()):
-        raise _not_finite(what, step, checkpoint)
-
-
-def _not_finite(what: str, step: int, checkpoint: Path, named: str = "") -> RuacError:
-    kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
-    return RuacError(f"step {step + 1}: the {what} is not finite{named}; training stopped, {kept}")
-
-
-def _average(terms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, float]:
-    names = sorted(terms, key=lambda name: (name != "loss", name))
-    stacked = torch.stack([terms[name].detach().float().reshape(()) for name in names])
-    means = accelerator.gather(stacked[None]).mean(dim=0)
-    return dict(zip(names, means.tolist(), strict=True))
 
 
 def _group_norms(groups: list[dict[str, Any]]) -> dict[str, float]:

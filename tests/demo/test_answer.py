@@ -24,7 +24,7 @@ def test_every_model_has_its_fits(models, name):
     """A model that changes needs its fits again: see ruac/demo/fits/README.md."""
     for looks in ((), ("zoom",)):
         assert models.bounds(name, looks).images == 60
-        assert models.predictor(name)._reliability.reader(list(looks)) is not None
+        assert models.predictor(name).reliability.reader(list(looks)) is not None
 
 
 def test_an_answer(models, session):
@@ -44,7 +44,7 @@ def test_alpha_risk_and_look_act(models, session):
     wide, narrow = (models.ask(session.set_to(alpha=alpha)) for alpha in (0.05, 0.3))
     assert wide.outer.sum() > narrow.outer.sum()
     assert wide.inner.sum() < narrow.inner.sum()
-    reader = models.predictor("nano")._reliability.reader([])
+    reader = models.predictor("nano").reliability.reader([])
     for risk in (0.05, 0.15, 0.25, 0.35):
         shown = models.ask(session.set_to(risk=risk))
         assert shown.accepted == (shown.reliability >= reader.threshold_for(risk))

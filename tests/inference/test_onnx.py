@@ -26,6 +26,7 @@ from ruac.inference.predictor import Predictor
 from ruac.uncertainty import BayesianConfig, head_config
 
 ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "checkpoints" / "ruac_nano"
 IMAGE = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
 KINDS = {
     "none": None,
@@ -115,7 +116,7 @@ def test_programs_take_any_number_of_objects_and_points(nano, kind):
 def folder(tmp_path_factory):
     """The embedded model, converted once."""
     pytest.importorskip("onnxscript", reason="an extra")
-    return export_onnx(load_exported(ROOT / "checkpoints" / "ruac_nano"), tmp_path_factory.mktemp("onnx") / "out")
+    return export_onnx(load_exported(MODEL), tmp_path_factory.mktemp("onnx") / "out")
 
 
 def sessions(folder):
@@ -127,7 +128,7 @@ def sessions(folder):
 
 @pytest.mark.slow
 def test_onnx_runtime_says_the_same(folder):
-    model = load_exported(ROOT / "checkpoints" / "ruac_nano")
+    model = load_exported(MODEL)
     encoder, decoder = sessions(folder)
     image = graph_image(IMAGE, 256)
     features = dict(zip(FEATURES, encoder.run(None, {"image": image}), strict=True))
@@ -152,7 +153,7 @@ runpy.run_path({str(ROOT / "examples" / "onnx_predict.py")!r})
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    predictor = Predictor(device="cpu")
+    predictor = Predictor(MODEL, device="cpu")
     predictor.set_image(IMAGE)
     answer = predictor.predict([[120, 80]], [1])
     assert f"predicted IoU {answer.scores[0]:.3f}" in done.stdout

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from killing import until_done
+from killing import KILLS, until_done
 
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256
@@ -17,6 +17,7 @@ from ruac.inference.export import CALIBRATOR, load_exported
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240 + 120 * KILLS)
 def test_killed_at_random_moments(config, tmp_path):
     whole = config(out=str(tmp_path / "whole"), cache=str(tmp_path / "whole_answers"))
     started = time.monotonic()

@@ -205,7 +205,7 @@ def test_the_verb(shelf, pictures, tmp_path, capsys):
         (["--automatic"], "expected --save DIR with either"),
         (["--save", "out", "--automatic", "point_per_side=2"], "did you mean 'points_per_side'"),
         (["--save", "out", "--automatic", "--point", "3", "3"], "no clicks, box or --out"),
-        (["--save", "out", "--prompts", "nowhere.json"], "nowhere.json not found"),
+        (["--save", "out", "--prompts", "nowhere.json"], "nowhere.json: not found"),
     ],
 )
 def test_mistakes_of_the_verb(pictures, words, message, capsys):

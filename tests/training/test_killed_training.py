@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from killing import until_done
+from killing import KILLS, until_done
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import Dataset
@@ -94,6 +94,7 @@ def everything(path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240 + 120 * KILLS)
 def test_killed_at_random_moments(tmp_path):
     started = time.monotonic()
     run(tmp_path / "whole", Task(pause=0.05))

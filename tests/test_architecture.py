@@ -22,7 +22,7 @@ WINGS = {
     "labelling": "pseudo-labels by class, filtered by conformal sets",
     "training": "engine, tasks, objective, curriculum; `losses`, `attack`",
     "fitting": "calibrators fitted to a frozen model",
-    "studies": "`experiments`, `reproduce`, `benchmark`, quickstart, doctor",
+    "studies": "`experiments`, `reliability_study`, `reproduce`, `benchmark`, quickstart, doctor",
     "cli": "one file per verb",
 }
 """In the order in which a picture becomes a number: each may import those above it and nothing below."""

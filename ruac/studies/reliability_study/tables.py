@@ -71,7 +71,7 @@ def ranking(study: pd.DataFrame) -> pd.DataFrame:
 
 def weather_rss(study: pd.DataFrame) -> pd.DataFrame:
     """RSS and its four terms by corruption and severity; level 0 is the clean picture (RSS paper, fig. 2)."""
-    rows = study[study.place == WEATHER].assign(**{"1-ece": 1 - study.ece})
+    rows = study[study.place == WEATHER].assign(**{"1-ece": lambda own: 1 - own.ece})
     return rows[["model", "calibration", "region", "corruption", "severity", "level", "images", "rss", *RADAR]]
 
 

@@ -240,7 +240,7 @@ def test_bad_prompts_name_their_place(classed, tmp_path, entry, message):
     [
         (["alpha=0.05"], "labelled subset: 6 images, but alpha=0.05 needs at least 19"),
         (["alpha=1"], "alpha: 1.0, expected"),
-        (["filter=some"], "filter: 'some', expected class_conditional or marginal or none"),
+        (["filter=some"], "filter: 'some', expected class_conditional or marginal or half or none"),
         (["regions.kind=rings"], "regions.kind: 'rings'"),
         (["prompts=boxs"], "prompts: boxs not found; expected boxes, points or a JSON file"),
         (["labelled=missing"], "missing.txt: split list not found"),

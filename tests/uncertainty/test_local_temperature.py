@@ -117,7 +117,7 @@ def test_a_head_without_weibull_factors_refuses_a_context():
         RuacError, match="local_temperature' belongs to posterior signed or nonnegative, not to dropout"
     ):
         config_from(HeadConfig, {"posterior": "dropout", "local_temperature": True}, "test")
-    with pytest.raises(RuacError, match=r"head\.local_hidden: expected at least 1, found 0"):
+    with pytest.raises(RuacError, match=r"head\.local_hidden: expected at least 1 and at most 4096, found 0"):
         BayesianConfig(local_hidden=0).validate()
 
 

@@ -228,4 +228,4 @@ def test_predict_writes_both_masks(shelf, coco_folder, fitted, tmp_path, capsys)
     masks = {name: read_image(tmp_path / f"0.{name}.png")[..., 0] > 0 for name in ("inner", "outer")}
     assert masks["outer"].sum() >= masks["inner"].sum()
     assert not (masks["inner"] & ~masks["outer"]).any()
-    assert json.loads((tmp_path / "0.json").read_text())["outer"] == "0.outer.png"
+    assert json.loads((tmp_path / "0.json").read_text())["files"]["outer"] == "0.outer.png"

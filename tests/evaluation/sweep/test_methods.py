@@ -229,7 +229,10 @@ def test_a_temperature_of_another_backbone_is_refused(shelf, tmp_path, nano):
     given = entry(backbone=str(shelf / "backbone.yaml"), temperature=str(file))
     with pytest.raises(RuacError, match=r"temperature\.json: temperature file not found"):
         load_model(given)
-    for text in ("{", "[]", '{"temperature": 2}'):
+    file.write_text("{")
+    with pytest.raises(RuacError, match=r"temperature\.json: broken JSON"):
+        load_model(given)
+    for text in ("[]", '{"temperature": 2}'):
         file.write_text(text)
         with pytest.raises(RuacError, match="expected the JSON file of an older temperature fit"):
             load_model(given)

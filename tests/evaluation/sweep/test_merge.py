@@ -20,7 +20,10 @@ PLACE = ["image", "object", "model"]
 def rows_of(image, objects=2):
     rng = np.random.default_rng(image)
     place = [{"image": f"i{image}", "object": str(k), "model": m} for k in range(objects) for m in ("a", "b")]
-    numbers = {name: rng.random() for name in ("j", "f", "predicted_iou", "band_error", "band_uncertainty", *BOUNDS)}
+    numbers = {
+        name: rng.random()
+        for name in ("j", "f", "predicted_iou", "reliability", "band_error", "band_uncertainty", *BOUNDS)
+    }
     lists = {"j_by_click": [0.25, 0.5], "band_counts": list(range(image)), "points": [1.5, 2.5], "labels": [1]}
     return [{"domain": "d", "area": image, "clicks": 2} | one | numbers | lists for one in place]
 

@@ -23,7 +23,7 @@ def error_ece(table: pd.DataFrame, region: str) -> Figure:
     """A panel per calibration, a colour per model; filled: the source, a star: the mean over unseen domains."""
     own = table[table.region == region]
     calibrations = list(dict.fromkeys(own.calibration))
-    figure, panels = _panels(len(calibrations), sharex=True, sharey=True)
+    figure, panels = _panels(len(calibrations), width=2.8, sharex=True, sharey=True)
     for axes, calibration in zip(panels, calibrations, strict=True):
         here = own[own.calibration == calibration]
         for color, (model, points) in enumerate(here.groupby("model", sort=False)):
@@ -108,7 +108,7 @@ def weather_rss(table: pd.DataFrame, region: str) -> Figure:
         curves.set(title=name, xlabel="severity", ylabel=f"RSS, {region}")
         radar.set_xticks(angle[:-1], list(RADAR.values()))
         radar.set_ylim(0, 1)
-        radar.set_title(f"{name}, {ticks.severity.iloc[-1]}")
+        radar.set_title(f"{name}, {ticks.severity.iloc[-1]}", pad=16)
         if not column:
             curves.legend(fontsize=6)
     return figure
@@ -153,5 +153,5 @@ def _figure(**settings) -> Figure:
 
 
 def _panels(columns: int, *, rows: int = 1, width: float = 4.2, **shared) -> tuple[Figure, list]:
-    figure = _figure(figsize=(width * min(columns, 4) if columns > 1 else max(width, 5), 3.6 * rows))
+    figure = _figure(figsize=(width * columns if columns > 1 else max(width, 5), 3.6 * rows))
     return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).flat)

@@ -10,7 +10,7 @@ from ruac.base.files import atomic_path, write_text
 from ruac.base.provenance import save_record
 from ruac.studies.reliability_study.config import StudyConfig
 from ruac.studies.reliability_study.figures import FIGURES
-from ruac.studies.reliability_study.plan import Plan
+from ruac.studies.reliability_study.plan import WEATHER, Plan
 from ruac.studies.reliability_study.records import read_study
 from ruac.studies.reliability_study.tables import TABLES
 
@@ -68,6 +68,8 @@ def _head(study: pd.DataFrame, lost: list[str]) -> str:
     lines = ["# Reliability study", "", "| data | data sets | pictures | objects |", "|---|---:|---:|---:|"]
     for place, here in one.groupby("place", sort=False):
         lines.append(f"| {place} | {len(here)} | {here.images.sum():.0f} | {here.objects.sum():.0f} |")
+    if (one.place == WEATHER).any():
+        lines += ["", "Weather: the same few source pictures, clean and under every corruption."]
     lines += ["", "Settings: [config.yaml](config.yaml); versions and command: [environment.json](environment.json)."]
     lines += ["Every number of every sweep: [study.csv](study.csv).", ""]
     if lost:

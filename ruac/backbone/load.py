@@ -49,10 +49,13 @@ def backbone_config(spec: str) -> BackboneConfig:
     raise RuacError(f"backbone {spec!r}: {known}; did you mean '{near}'?")
 
 
-def known_by_name(config: BackboneConfig) -> bool:
-    """Whether a config of this package names that checkpoint: it can be found without a path of anybody's own."""
-    own = (load_config(BackboneConfig, path) for path in (ROOT / "configs" / "backbone").glob("*.yaml"))
-    return (config.kind, config.checkpoint) in {(each.kind, each.checkpoint) for each in own}
+def backbone_name(config: BackboneConfig) -> str | None:
+    """The name in ``configs/backbone/`` of that checkpoint, so that it can be found without a path of anybody's own."""
+    for path in sorted((ROOT / "configs" / "backbone").glob("*.yaml")):
+        own = load_config(BackboneConfig, path)
+        if (own.kind, own.checkpoint) == (config.kind, config.checkpoint):
+            return path.stem
+    return None
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

@@ -13,7 +13,7 @@ from ruac.calibration.calibrator import Calibrator, read_calibrator
 from ruac.calibration.clicks import Clicks
 from ruac.calibration.clustered import Clustered, ClusteredConfig
 from ruac.calibration.ensemble import EnsembleTemperature
-from ruac.calibration.local import Local, LocalConfig
+from ruac.calibration.local import READS, Local, LocalConfig
 from ruac.calibration.temperature import Temperature
 
 KINDS: dict[str, type[Calibrator]] = {
@@ -21,6 +21,9 @@ KINDS: dict[str, type[Calibrator]] = {
     for cls in (Temperature, Clustered, Local, Answer, Clicks, EnsembleTemperature, Isotonic, Beta, Histogram)
 }
 """To add a kind: a subclass of `Calibrator` in a file of its own, and its name here."""
+
+ROWS = (*KINDS, *(f"{Local.kind}_{reads}" for reads in READS if reads != "both"))
+"""Names of rows in tables: kinds as they are, and the ablations of `Local`, see `row_settings`."""
 
 
 @dataclass
@@ -31,6 +34,12 @@ class KindSettings:
     local: LocalConfig = field(default_factory=LocalConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     binning: BinningConfig = field(default_factory=BinningConfig)
+
+
+def row_settings(row: str) -> tuple[str, LocalConfig]:
+    """Kind and settings of one of `ROWS`."""
+    kind, _, reads = row.partition("_")
+    return kind, LocalConfig(reads or "both")
 
 
 def check_kind(kind: str) -> None:

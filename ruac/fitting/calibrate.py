@@ -14,7 +14,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ruac.backbone import BackboneConfig, backbone_config, load_backbone
-from ruac.backbone.load import known_by_name
+from ruac.backbone.load import backbone_name
 from ruac.base.errors import RuacError
 from ruac.base.files import held, write_text
 from ruac.base.provenance import environment
@@ -140,7 +140,7 @@ def _model(config: CalibrateConfig) -> tuple[UncertainSam, BackboneConfig, bool]
     """The model, how to rebuild its backbone, and whether the result holds that as well."""
     if config.backbone is not None:
         spec = backbone_config(config.backbone)
-        return UncertainSam(load_backbone(spec), None).eval(), spec, not known_by_name(spec)
+        return UncertainSam(load_backbone(spec), None).eval(), spec, backbone_name(spec) is None
     model = load_exported(config.export)
     if model.calibrator is not None:
         raise RuacError(f"{config.export}: has a {model.calibrator.kind} calibration, expected a model without one")

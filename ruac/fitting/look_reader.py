@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ruac.backbone import backbone_config, load_backbone
+from ruac.backbone.load import backbone_name
 from ruac.base.errors import RuacError
 from ruac.base.provenance import environment
 from ruac.calibration.descent import descend
@@ -106,7 +107,8 @@ def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
     """Fit and export to ``config.out``. Raises `RuacError` for unusable input."""
     device = PartialState(cpu=config.cpu).device
     if config.backbone is not None:
-        model, spec, whole = UncertainSam(load_backbone(config.backbone), None), backbone_config(config.backbone), True
+        model, spec = UncertainSam(load_backbone(config.backbone), None), backbone_config(config.backbone)
+        whole = backbone_name(spec) is None
     else:
         model, (spec, whole) = load_exported(config.export), exported_backbone(config.export)
     model.to(device).eval()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ruac.backbone import BackboneConfig, build_backbone, load_backbone
 from ruac.backbone.checkpoint import drop_memory
-from ruac.backbone.load import known_by_name
+from ruac.backbone.load import backbone_name
 from ruac.backbone.names import OFFICIAL
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_folder, write_text
@@ -162,7 +162,7 @@ def exported_backbone(folder: str | Path) -> tuple[BackboneConfig, bool]:
     It must if its weights are in this one, or under no name that others know. Raises `RuacError` for no export.
     """
     config = read_config(folder)
-    return config.backbone, config.backbone_included or not known_by_name(config.backbone)
+    return config.backbone, config.backbone_included or backbone_name(config.backbone) is None
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruac.backbone import BackboneConfig
-from ruac.backbone.load import known_by_name
+from ruac.backbone.load import backbone_name
 from ruac.base.config import config_from
 from ruac.base.errors import RuacError
 from ruac.base.files import read_json, sha256, write_text
@@ -76,7 +76,7 @@ class ExportConfig:
         """Where the backbone of this head-only export lies: under a name that the package has in ``configs/backbone``,
         or in the export's own folder. Raises `RuacError` for any other place, which only the caller may name."""
         named = self.backbone.checkpoint
-        if known_by_name(self.backbone):
+        if backbone_name(self.backbone) is not None:
             return self.backbone
         if named == PurePosixPath(named).name and named.endswith(".safetensors") and "\\" not in named:
             return replace(self.backbone, checkpoint=str(folder.absolute() / named))

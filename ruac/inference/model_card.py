@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ruac.backbone.load import backbone_name
 from ruac.base.version import VERSION
 from ruac.inference.ensemble import EnsembleConfig
 from ruac.inference.export_config import ExportConfig
@@ -42,11 +43,12 @@ def _body(config: ExportConfig, header: Mapping[str, Any]) -> str:
     else:
         said = "no head" if head.posterior == "none" else f"a `{head.posterior}` head"
     rows = {
-        "backbone": f"`{backbone.kind}`, {backbone.image_size} px, "
+        "backbone": f"`{backbone_name(backbone) or backbone.kind}`, {backbone.image_size} px, "
         + ("included" if config.backbone_included else "not included: fetch it, its mask decoder is checked by hash"),
         "uncertainty": said,
         "calibration": config.calibrator or "none",
-        "looks": "none" if config.looks is None else ", ".join(config.looks.looks),
+        "looks": "none unasked" if config.looks is None else ", ".join(config.looks.looks),
+        "reader of looks": "none" if config.reader is None else f"of a `{config.reader.look}` beside the first answer",
         "made by": f"ruac {VERSION}",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -55,7 +57,7 @@ def _body(config: ExportConfig, header: Mapping[str, Any]) -> str:
         "Not stated. Weights inherit terms from the backbone and from the pictures they were trained on: state them "
         "in the header above before you publish."
         if unstated
-        else f"`{header['license']}`"
+        else f"`{header.get('license_name', header['license'])}`"
     )
     return f"""# Segment Anything 2 with uncertainty
 

@@ -87,6 +87,7 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
         "models": {
             name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config), *_calibration(model)]
             + ([asdict(model.looks)] if model.looks else [])
+            + ([asdict(model.reader.config)] if model.reader else [])
             + ([asdict(model.thresholds)] if model.thresholds else [])
             + ([asdict(model.reliability)] if model.reliability else [])
             for name, model in models.items()

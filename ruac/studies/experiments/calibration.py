@@ -9,8 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ruac.base.errors import RuacError
-from ruac.calibration import KINDS
-from ruac.calibration.local import READS, LocalConfig
+from ruac.calibration.registry import ROWS, row_settings
 from ruac.data.open import place_and_split
 from ruac.evaluation.metrics.significance import wilcoxon
 from ruac.evaluation.protocol import ProtocolConfig
@@ -46,9 +45,8 @@ class CalibrationConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
 
     def validate(self) -> None:
-        known = [*KINDS, *(f"local_{reads}" for reads in READS if reads != "both")]
-        if unknown := [kind for kind in self.kinds if kind not in known]:
-            raise RuacError(f"kinds: {unknown[0]!r}, expected some of: {', '.join(known)}")
+        if unknown := [kind for kind in self.kinds if kind not in ROWS]:
+            raise RuacError(f"kinds: {unknown[0]!r}, expected some of: {', '.join(ROWS)}")
         if BASE not in self.kinds or not self.domains:
             raise RuacError(f"expected {BASE!r} among kinds, and at least one entry under domains")
 
@@ -58,8 +56,7 @@ class CalibrationConfig:
         prompted = {"source": self.source, "images": self.images, "held_out": self.held_out, "protocol": self.protocol}
         found = {}
         for name in self.kinds:
-            kind, _, reads = name.partition("_")
-            local = LocalConfig(reads or "both")
+            kind, local = row_settings(name)
             found[name] = CalibrateConfig(kind=kind, local=local, out=f"{self.out}/fits/{name}", **prompted, **common)
         if self.stressed is not None:
             own = {"source": self.stressed, "images": self.stressed_images, "held_out": 0.0, "draw": "stressed"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ruac.base.errors import RuacError
 from ruac.calibration import KINDS
-from ruac.calibration.local import READS
+from ruac.calibration.registry import ROWS
 from ruac.conformal.quantile import check_alpha
 from ruac.data.synthetic.corruptions import parse_corruption
 from ruac.evaluation.protocol import ProtocolConfig
@@ -88,8 +88,7 @@ class StudyConfig:
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise RuacError(f"models: names occur twice in {names}")
-        known = [*KINDS, *(f"local_{reads}" for reads in READS if reads != "both")]
-        _check_among("calibrations", self.calibrations, known)
+        _check_among("calibrations", self.calibrations, list(ROWS))
         _check_among("ablated", self.ablated, names)
         _check_among("bounded", self.bounded, [NONE, *self.calibrations])
         _check_among("region", [self.region], list(REGIONS))

@@ -10,7 +10,7 @@ from pathlib import Path
 from ruac.base.errors import RuacError
 from ruac.calibration.calibrator import ALL, ORACLE
 from ruac.calibration.clustered import ClusteredConfig
-from ruac.calibration.local import LocalConfig
+from ruac.calibration.registry import row_settings
 from ruac.data.open import open_dataset, place_and_split
 from ruac.evaluation.conformal.fit import ConformalConfig
 from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
@@ -83,14 +83,13 @@ class Plan:
     def _fit(self, model: StudiedModel, row: str) -> Step:
         config = self.config
         common = {"source": config.source, "images": config.images, "held_out": config.held_out}
-        kind, _, detail = row.partition("_")
-        settings = {}
         if row.startswith(CLUSTERS):
-            settings = {"clustered": ClusteredConfig(int(detail))}
+            kind, settings = "clustered", {"clustered": ClusteredConfig(int(row.removeprefix(CLUSTERS)))}
         elif row.startswith(PIXELS):
-            kind, settings = "temperature", {"sampling": PixelConfig(pixels=int(detail))}
-        elif detail:
-            settings = {"local": LocalConfig(detail)}
+            kind, settings = "temperature", {"sampling": PixelConfig(pixels=int(row.removeprefix(PIXELS)))}
+        else:
+            kind, local = row_settings(row)
+            settings = {"local": local}
         return self._calibration(model, row, kind=kind, **common, **settings)
 
     def _oracle(self, model: StudiedModel, domain: str) -> Step:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from ruac.backbone import backbone_config
-from ruac.backbone.load import ROOT, known_by_name
+from ruac.backbone.load import ROOT, backbone_name
 from ruac.base.errors import RuacError
 from ruac.base.provenance import save_record
 from ruac.evaluation.sweep.results import unreadable
@@ -91,7 +91,7 @@ def _train(plan: PlanConfig, run: Run, start: Start) -> list[str]:
     resume = ["--resume"] if run.begun else []
     # What is frozen and known is not written again with each of many heads.
     settings = run.settings()
-    whole = settings.tunes_backbone or not known_by_name(backbone_config(settings.backbone))
+    whole = settings.tunes_backbone or backbone_name(backbone_config(settings.backbone)) is None
     part = [] if whole else ["--head-only"]
     commands = (
         tool("train", run.config, *resume, *run.overrides, processes=_processes(plan)),

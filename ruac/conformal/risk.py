@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import xlogy
-from scipy.stats import binom
+from scipy.special import bdtr, xlogy
 
 from ruac.base.errors import RuacError
 from ruac.conformal.quantile import check_alpha
@@ -66,7 +65,7 @@ def bound_p_values(mean: np.ndarray, count: int, alpha: float) -> np.ndarray:
     mean = np.asarray(mean, dtype=float)
     below = np.minimum(mean, alpha)
     divergence = xlogy(below, below / alpha) + xlogy(1 - below, (1 - below) / (1 - alpha))  # of coins, in nats
-    bentkus = math.e * binom.cdf(np.ceil(np.round(count * mean, 9)), count, alpha)
+    bentkus = math.e * bdtr(np.ceil(np.round(count * mean, 9)), count, alpha)  # the binomial distribution
     return np.where(mean >= alpha, 1.0, np.minimum(np.exp(-count * divergence), np.minimum(bentkus, 1.0)))
 
 

@@ -24,7 +24,7 @@ MODELS = {"nano": "ruac_nano", "nano_scale": "ruac_nano_scale"}
 """Exports in ``checkpoints/`` by the name that the page shows."""
 
 FITS = Path(__file__).parent / "fits"
-"""Bounds and reliability of each of them, fitted on held-out source pictures; its README says how."""
+"""Bounds and reliability that do not lie beside a model, fitted on held-out source pictures; its README says how."""
 
 REMEMBERED = 64  # earlier answers, as prompts
 
@@ -49,6 +49,17 @@ class Shown:
     seconds: float
 
 
+def export_of(name: str) -> Path:
+    """The folder of one of `MODELS`."""
+    return asset_root() / "checkpoints" / MODELS[name]
+
+
+def fitted(name: str, file: str) -> Path:
+    """A fit of one of `MODELS`: the file beside the model, else the one in `FITS`."""
+    own = export_of(name) / file
+    return own if own.is_file() else FITS / MODELS[name] / file
+
+
 class Models:
     """The embedded models, each loaded at its first use, with the fits of each; one answer at a time.
 
@@ -67,14 +78,14 @@ class Models:
         if name not in MODELS:
             raise RuacError(f"model {name!r}: expected one of {', '.join(MODELS)}")
         if name not in self._predictors:
-            export, fit = asset_root() / "checkpoints" / MODELS[name], FITS / MODELS[name] / "reliability.json"
-            self._predictors[name] = Predictor(export, reliability=fit, device=self._device)
+            fit = fitted(name, "reliability.json")
+            self._predictors[name] = Predictor(export_of(name), reliability=fit, device=self._device)
         return self._predictors[name]
 
     def bounds(self, name: str, looks: tuple[str, ...]) -> MaskBounds:
         """Conformal bounds of a model that looks so."""
         if (name, looks) not in self._bounds:
-            path = FITS / MODELS[name] / f"{'_'.join(('conformal', *looks))}.json"
+            path = fitted(name, f"{'_'.join(('conformal', *looks))}.json")
             model = self.predictor(name).model
             self._bounds[name, looks] = read_bounds(path, model.looking(LooksConfig(list(looks)) if looks else None))
         return self._bounds[name, looks]

@@ -149,7 +149,8 @@ def answer_picture(
         found = AutomaticMasks(predictor, question.automatic).generate(image)
         clicks = [(tuple(entry["point_coords"][0]), entry["token"]) for entry in found]
         prompts = [ObjectPrompt(points=(point,), labels=(1,), token=token) for point, token in clicks]
-    predictor.set_image(image)
+    else:
+        predictor.set_image(image)
     whole = PictureAnswer(image.shape[:2])
     answers: dict[int, PredictedMasks] = {}
     most = max(1, VALUES // (3 * image.shape[0] * image.shape[1]))  # whose maps lie in memory together

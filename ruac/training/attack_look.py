@@ -30,7 +30,7 @@ class AttackLook:
     @torch.no_grad()
     def __call__(self, image: Tensor, features: Features, masks: Tensor) -> Tensor:
         valid = masks.flatten(2).any(dim=2)  # [1, N]
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
             torch.manual_seed(_seed(image))
             return self.attacker.to(image.device)(image, features.embedding, masks, valid).images
 

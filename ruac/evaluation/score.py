@@ -25,7 +25,7 @@ from ruac.inference.flips import FLIPS
 from ruac.inference.look_mean import look_again
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.reliability import Reader, mask_features
-from ruac.inference.second_look import Question
+from ruac.inference.second_look import Question, Shared
 
 BLOCK = 8  # most objects decoded at a time: memory does not grow with the number of objects in a picture
 PIXELS = 1 << 27  # most pixels of all of them, at about 30 bytes each: fewer objects of pictures above 16 megapixels
@@ -95,15 +95,15 @@ def answer_image(
 
     The image is encoded once per backbone and flip, and models whose masks are SAM 2's own (vanilla, the
     signed posterior, a temperature, ensembles) share one run of the clicks, since their masks cannot
-    differ. Further passes of an ensemble, further looks and filters of masks come after the last click. replay:
-    stored points ``[N, P, 2]`` and labels ``[N, P]``. encodings: of this image, for a caller that comes
-    back with other objects of it.
+    differ. Further passes of an ensemble, further looks and filters of masks come after the last click; what the
+    backbone says of a further look is shared, too. replay: stored points ``[N, P, 2]`` and labels ``[N, P]``.
+    encodings: of this image, for a caller that comes back with other objects of it.
     """
     keys = [f"{sample.record.id}/{k}" for k in sample.record.object_ids]
     encodings = Encodings(sample.image) if encodings is None else encodings
     final: dict[tuple[int, int], Round] = {}
     scores: dict[tuple[int, int], np.ndarray] = {}
-    answers = {}
+    answers, shared = {}, {}
     for name, model in models.items():
         body, source = model.backbone, _mask_source(model)
         if source not in final:
@@ -124,7 +124,7 @@ def answer_image(
         last = final[source]
         prediction = model.complete(last.prediction.decoded, partial(encodings, body), last.prompts, keys)
         if model.looks:
-            answers[name] = _looked(model, prediction, last, scores[source], sample)
+            answers[name] = _looked(model, prediction, last, scores[source], sample, shared)
         else:
             answers[name] = _answer(prediction, last, scores[source], sample.masks.shape[1:])
         answers[name] = replace(answers[name], thresholds=model.thresholds)
@@ -233,8 +233,7 @@ def _add(
 
 def _mask_source(model: UncertainSam) -> tuple[int, int]:
     """Models with the same value give the same masks: (backbone, head), head 0 where it changes no mask."""
-    own = model.head is not None and model.head.changes_masks
-    return id(model.backbone), id(model.head) if own else 0
+    return id(model.backbone), id(model.head) if model.changes_masks else 0
 
 
 def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int, int]) -> Answer:
@@ -249,10 +248,12 @@ def _answer(prediction: Prediction, final: Round, j: np.ndarray, size: tuple[int
     return Answer(final.masks, maps.probability[:, 0], uncertainty, iou.cpu().numpy(), final.points, final.labels, j)
 
 
-def _looked(model: UncertainSam, prediction: Prediction, final: Round, j: np.ndarray, sample: Sample) -> Answer:
+def _looked(
+    model: UncertainSam, prediction: Prediction, final: Round, j: np.ndarray, sample: Sample, shared: Shared
+) -> Answer:
     """The answer after further looks, which J after the last click is of."""
     question = Question(sample.image, final.prompts, prediction, final.choice, final.masks)
-    looked = look_again(model, model.looks, question)
+    looked = look_again(model, model.looks, question, shared=shared)
     own = {name: score[:, 0] for name, score in looked.maps.own.items()}
     uncertainty = {"total": looked.maps.total[:, 0]} | own
     if looked.masks is not final.masks:

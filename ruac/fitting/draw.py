@@ -76,7 +76,7 @@ def draw_prompted(
     ids = tuple(sample.record.object_ids[k] for k in chosen)
     sample = Sample(replace(sample.record, object_ids=ids), sample.image, sample.masks[chosen])
     encodings, body = Encodings(sample.image), model.backbone
-    own = model.head is not None and model.head.changes_masks
+    own = model.changes_masks
     plain = model if own else UncertainSam(body, None)
     parts = []
     for block in blocks(len(sample.masks), body):

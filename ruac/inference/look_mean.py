@@ -13,7 +13,7 @@ from ruac.backbone.outputs import of_token, upsample
 from ruac.inference.answer import Maps
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.perturbed_look import ask_perturbed
-from ruac.inference.second_look import Look, LooksConfig, Question, ask_look
+from ruac.inference.second_look import Look, LooksConfig, Question, Shared, ask_look
 from ruac.inference.views import View
 from ruac.uncertainty.look_reader import LookReader, reread
 from ruac.uncertainty.maps import binary_entropy, decompose, logit_entropy, logit_uncertainty
@@ -33,7 +33,9 @@ class Looked:
     looks: np.ndarray
 
 
-def look_again(model: UncertainSam, config: LooksConfig, question: Question, *, parts: bool = False) -> Looked:
+def look_again(
+    model: UncertainSam, config: LooksConfig, question: Question, *, parts: bool = False, shared: Shared | None = None
+) -> Looked:
     """Look at the objects again, and put all answers together.
 
     Probabilities are averaged where a window covers the picture, with a soft edge; the mask is where the mean of SAM
@@ -42,9 +44,10 @@ def look_again(model: UncertainSam, config: LooksConfig, question: Question, *, 
     ``epistemic`` adds what the head's own posterior is unsure about; ``aleatoric``: the rest. Objects that fill the
     picture are left as they are, to the last bit. The model's reader, if it has one, scales and shifts the mean's
     logit, and so moves masks that are not kept. Of kept masks, total is 1 where the probability contradicts them.
-    parts: with the head's split, which costs a quadrature.
+    parts: with the head's split, which costs a quadrature. shared: see `ask_look`.
     """
-    looks = [look for text in config.looks if (look := ask_look(model, config, question, text)) is not None]
+    asked = [ask_look(model, config, question, text, shared) for text in config.looks]
+    looks = [look for look in asked if look is not None]
     looks += [ask_perturbed(model, config, question, perturb) for perturb in model.perturbations]
     return combine(question, looks, config, reader=model.reader, parts=parts)
 

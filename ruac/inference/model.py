@@ -108,9 +108,14 @@ class UncertainSam(nn.Module):
         expect_full_precision(self.backbone, "backbone")
         return self.ensemble.encode(self.backbone, images) if self.ensemble else self.backbone.encode(images)
 
-    def decode(self, features: Features, prompts: Prompts) -> Prediction:
-        """Answer N prompts on features gathered per object."""
-        decoded = self.backbone.decode(features, prompts)
+    @property
+    def changes_masks(self) -> bool:
+        """Whether the head has a say in masks or scores, so that they are not the backbone's own."""
+        return self.head is not None and self.head.changes_masks
+
+    def decode(self, features: Features, prompts: Prompts, decoded: Decoded | None = None) -> Prediction:
+        """Answer N prompts on features gathered per object. decoded: what the backbone says to them, if known."""
+        decoded = self.backbone.decode(features, prompts) if decoded is None else decoded
         if self.ensemble:
             return self._asked_again(decoded, features, prompts)
         return self.calibrated(predict(decoded, self.head), features, prompts)

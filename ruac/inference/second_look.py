@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from kornia.filters import sobel
 from torch import Tensor
 
-from ruac.backbone.outputs import Features, as_prompt, best_candidate, of_token
+from ruac.backbone.outputs import Decoded, Features, as_prompt, best_candidate, of_token
 from ruac.backbone.prompts import PADDING, Prompts
 from ruac.base.errors import RuacError
 from ruac.data.augment import prepare
@@ -148,35 +149,59 @@ class Look:
         )
 
 
-def ask_look(model: UncertainSam, config: LooksConfig, question: Question, look: str) -> Look | None:
-    """Ask one look of the objects that it is for; None if it is for none. Equal windows are encoded once."""
+Shared = dict[tuple[Any, ...], tuple[Features, Decoded, Tensor]]
+"""What backbones alone said in further looks at a picture's objects: features of each window, answer, edges."""
+
+
+def ask_look(
+    model: UncertainSam, config: LooksConfig, question: Question, look: str, shared: Shared | None = None
+) -> Look | None:
+    """Ask one look of the objects that it is for; None if it is for none. Equal windows are encoded once.
+
+    shared: kept between models that are asked about the same first answer (the same `Decoded`, not an equal one). Those
+    of one backbone whose heads change no mask hear the same from it, and only the first asks; ensembles ask themselves.
+    """
     margin, flip = config.parse(look)
-    frame = model.backbone.frame(question.image.shape[:2])
+    body, frame = model.backbone, model.backbone.frame(question.image.shape[:2])
     largest = min(AUTO, config.largest) if look == "auto" else config.largest
     views = [_view(question, n, margin, flip, config.pad, largest, frame) for n in range(len(question.choice))]
     index = [n for n, view in enumerate(views) if view is not None]
     if not index:
         return None
     views = [views[n] for n in index]
-    distinct = {view: number for number, view in enumerate(dict.fromkeys(views))}
-    device = question.choice.device
     # A window is stretched to the model's square, also by a model that pads pictures, so that all share one grid.
-    body = model.backbone
     seen = frame if margin is None else (body.image_size, body.image_size)
-    cells = seen[0] // body.mask_stride, seen[1] // body.mask_stride
+    first = question.prediction.decoded
+    key = id(body), id(first), tuple(views), config.feedback
+    sharing = shared is not None and not model.changes_masks and model.ensemble is None
+    if not sharing or key not in shared:
+        features, edges = _encoded(model, question, views, seen)
+        prediction, choice = answer_to(model, config, question, index, views, features, seen)
+        if sharing:
+            shared[key] = features, prediction.decoded, edges
+    else:
+        features, decoded, edges = shared[key]
+        prediction, choice = answer_to(model, config, question, index, views, features, seen, decoded)
+    return Look(look, index, views, prediction, choice, edges)
+
+
+def _encoded(
+    model: UncertainSam, question: Question, views: list[View], seen: tuple[int, int]
+) -> tuple[Features, Tensor]:
+    """Features of what each view shows, and its edges ``[M, 1, h, w]``, turned back."""
+    cells = seen[0] // model.backbone.mask_stride, seen[1] // model.backbone.mask_stride
+    distinct = {view: number for number, view in enumerate(dict.fromkeys(views))}
     blocks, edges = [], []
     windows = list(distinct)
     for start in range(0, len(windows), ENCODED):
         pixels = [prepare(view.cut(question.image), seen) for view in windows[start : start + ENCODED]]
-        pixels = torch.cat(pixels).to(device)
+        pixels = torch.cat(pixels).to(question.choice.device)
         blocks.append(model.encode(pixels))
         edges.append(edges_of(pixels, cells))
-    of_view = torch.tensor([distinct[view] for view in views], device=device)
-    features = Features.joined(blocks).gather(of_view)
-    prediction, choice = answer_to(model, config, question, index, views, features, seen)
+    of_view = torch.tensor([distinct[view] for view in views], device=question.choice.device)
     strength = torch.cat(edges)[of_view]
     strength = torch.stack([one.flip(-1) if view.flip else one for one, view in zip(strength, views, strict=True)])
-    return Look(look, index, views, prediction, choice, strength)
+    return Features.joined(blocks).gather(of_view), strength
 
 
 def answer_to(
@@ -187,10 +212,12 @@ def answer_to(
     views: list[View],
     features: Features,
     seen: tuple[int, int],
+    decoded: Decoded | None = None,
 ) -> tuple[Prediction, Tensor]:
     """What a model says of the objects `index`, each through its view, and the token that it returns, ``[M]``.
 
-    features: ``[M, ...]`` of what is seen, which fills `seen` rows and columns of model pixels.
+    features: ``[M, ...]`` of what is seen, which fills `seen` rows and columns of model pixels. decoded: what its
+    backbone says to the same, where it was asked before.
     """
     frame = model.backbone.frame(question.image.shape[:2])
     cells = seen[0] // model.backbone.mask_stride, seen[1] // model.backbone.mask_stride
@@ -202,7 +229,7 @@ def answer_to(
         torch.cat([each.labels for each in asked]),
         None if masks[0] is None else torch.cat(masks),
     )
-    prediction = model.decode(features, prompts)
+    prediction = model.decode(features, prompts, decoded)
     single = question.choice[index] == 0  # the single mask was asked for: no choice among candidates
     return prediction, torch.where(single, torch.zeros_like(single, dtype=torch.int64), best_candidate(prediction.iou))
 

@@ -1,5 +1,7 @@
 """One image: who shares clicks, what is counted, what is computed only once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,9 @@ from ruac.evaluation import score
 from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
+from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.model import UncertainSam
+from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import BayesianConfig
 
 
@@ -130,6 +134,26 @@ def test_every_backbone_encodes_an_image_once(models, sample, make_nano, monkeyp
     evaluate_image(models, sample, ProtocolConfig(clicks=3), Scores(), domain="d")
     assert counts == {64: 1, 32: 1}
     assert decoded == {64: 2 * 2 * 3, 32: 2 * 3}  # blocks x sources of masks x clicks
+
+
+def test_models_of_one_backbone_share_what_it_says_of_a_further_look(models, sample, nano, monkeypatch):
+    looks = LooksConfig(looks=["zoom", "flip"], largest=1.0, margin=1.0, pad=0.0)
+    models = {name: UncertainSam(nano, each.head, looks=looks) for name, each in models.items()}
+    models["kept"] = UncertainSam(nano, models["signed"].head, looks=replace(looks, keep_masks=True))
+    models["jitter"] = UncertainSam(nano, Ensemble(EnsembleConfig(jitters=2)), looks=looks)
+    alone = {name: answer_image({name: each}, sample, ProtocolConfig(clicks=1))[name] for name, each in models.items()}
+    calls = {}
+    monkeypatch.setattr(nano, "decode", counting(nano.decode, calls, "decode"))
+    together = answer_image(models, sample, ProtocolConfig(clicks=1))
+    # two sources of masks and one more pass in which the head of its own asks; both looks of three who do not share
+    # (own, jitter, and the first of the others), and the moved prompts of the ensemble, of each of its three answers
+    assert calls["decode"] == 2 + 3 * 2 + 3 * 2
+    for name, answer in together.items():
+        torch.testing.assert_close(answer.probability, alone[name].probability, rtol=0, atol=0)
+        assert np.array_equal(answer.masks, alone[name].masks)
+        assert np.array_equal(answer.j, alone[name].j)
+        for score_name, values in answer.uncertainty.items():
+            torch.testing.assert_close(values, alone[name].uncertainty[score_name], rtol=0, atol=0)
 
 
 def counting(function, calls, key):

@@ -50,7 +50,7 @@ class Analytic(UncertainSam):
         self.encoded += len(images)
         return Features(images, [images, images])
 
-    def decode(self, features, prompts):
+    def decode(self, features, prompts, decoded=None):
         return predict(answer(features, prompts), self.head)
 
 

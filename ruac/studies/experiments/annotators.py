@@ -80,7 +80,7 @@ class AnnotatorsConfig:
 def mask_sources(models: dict[str, UncertainSam]) -> dict[str, str]:
     """For each model, the first one with the same masks: heads that change no mask share their backbone's."""
     first: dict[tuple[int, str], str] = {}
-    own = {name: name if model.head is not None and model.head.changes_masks else "" for name, model in models.items()}
+    own = {name: name if model.changes_masks else "" for name, model in models.items()}
     return {name: first.setdefault((id(model.backbone), own[name]), name) for name, model in models.items()}
 
 

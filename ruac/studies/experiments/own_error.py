@@ -103,7 +103,7 @@ def run_own_error(config: OwnErrorConfig) -> Path:
     """Run the experiment and print its table; returns the folder. Raises `RuacError` for unusable data or models."""
     models = load_models(SweepConfig(models=config.models), PartialState(cpu=config.cpu).device)
     for name, model in models.items():
-        if model.head is not None and model.head.changes_masks:
+        if model.changes_masks:
             raise RuacError(f"model {name!r}: has masks of its own, expected those of SAM 2")
     domains = open_domains(config.domains)
     table = pd.DataFrame([row for data in domains.values() for row in compare(data, models, config)])

@@ -174,7 +174,7 @@ def draw_look_pixels(model: UncertainSam, dataset: MaskDataset, config: LookRead
         views = [(sample.image, masks)]
         if config.stressed:
             views.append(stress(sample.image, masks, config.stress, rng))
-        found = [columns for view in views for columns in _draw(model, *view, config, rng)]
+        found = [columns for view in views for columns in look_pixels(model, *view, config, rng)]
         drawn += [(*columns, torch.full_like(columns[-1], images, dtype=torch.int64)) for columns in found]
         images += bool(found)
     if not drawn:
@@ -182,10 +182,13 @@ def draw_look_pixels(model: UncertainSam, dataset: MaskDataset, config: LookRead
     return LookPixels(*(torch.cat(column) for column in zip(*drawn, strict=True)))
 
 
-def _draw(
+def look_pixels(
     model: UncertainSam, image: np.ndarray, masks: np.ndarray, config: LookReaderFitConfig, rng: np.random.Generator
 ) -> list[tuple[Tensor, ...]]:
-    """Ask for the objects of one picture twice; inputs, mean logits and truth at pixels of each one's window."""
+    """Ask for the objects of one picture twice; inputs, mean logits and truth at pixels of each one's window.
+
+    An entry for each object that was looked at again: ``config.pixels`` of its band, then ``config.map_pixels``.
+    """
     body, protocol = model.backbone, config.protocol
     if rng.random() < 0.5:
         protocol = replace(protocol, clicks=int(rng.integers(1, protocol.clicks + 1)))

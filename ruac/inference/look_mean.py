@@ -96,7 +96,8 @@ def combine(
 @dataclass(frozen=True, eq=False)
 class _Member:
     """One answer to one object. logit: calibrated, of the window's pixels. plain: SAM 2's own. aleatoric: the head's
-    part, where asked for and known. weight: of the window's pixels. reading: ``[2, h, w]`` of a reader, or None."""
+    part, where asked for and known. weight: of the window's pixels; the window is a view's, grown, see `View`. reading:
+    ``[2, h, w]`` of a reader, or None."""
 
     window: tuple[slice, slice]
     logit: Tensor
@@ -129,16 +130,18 @@ class _Answers:
 
     def member(self, n: int, view: View, edge: float) -> _Member:
         """Object n, seen through `view`, at the picture's resolution. What a reader says is turned back already."""
+        grown = view.grown(edge)
 
         def placed(maps: Tensor | None) -> Tensor | None:
-            return None if maps is None else view.place(maps[n : n + 1])[0, 0]
+            return None if maps is None else view.spread(view.place(maps[n : n + 1]), grown)[0, 0]
 
         reading = self.reading
-        weight = view.weight(edge).to(self.logit.device)
         if reading is not None:
-            reading = upsample(reading[n : n + 1], weight.shape)[0]
+            size = view.bottom - view.top, view.right - view.left
+            reading = view.spread(upsample(reading[n : n + 1], size), grown)[0]
+        weight = view.weight(edge).to(self.logit.device)
         return _Member(
-            view.window, placed(self.logit), placed(self.plain), placed(self.aleatoric), reading, weight, self.iou[n]
+            grown.window, placed(self.logit), placed(self.plain), placed(self.aleatoric), reading, weight, self.iou[n]
         )
 
 

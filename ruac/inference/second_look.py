@@ -34,7 +34,8 @@ class LooksConfig:
     looks: ``zoom`` (a window around the answer), ``flip`` (the picture mirrored), ``zoom+flip``; ``zoom:2.4`` with
     another margin; ``auto``, a zoom of those objects alone to which it brings most, see `AUTO`. margin, pad: side of
     the window, in extents of mask and clicks, plus a share of the picture's side. largest: windows that exceed this
-    share of the picture's side are not looked at. edge: share of a window over which its weight rises from 0.
+    share of the picture's side are not looked at. edge: share of a window's sides over which its weight falls to 0
+    beyond it, where what it says at its border goes on.
     keep_masks: leave the first masks as they are and change their probability and uncertainty only; where the looks
     together contradict a mask its uncertainty is 1. feedback: show the first answer's mask to the second look.
     """

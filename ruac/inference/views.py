@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ruac.backbone.outputs import upsample
@@ -81,13 +82,23 @@ class View:
         maps = maps.flip(-1) if self.flip else maps
         return upsample(maps, (self.bottom - self.top, self.right - self.left))
 
-    def weight(self, edge: float) -> Tensor:
-        """``[bottom - top, right - left]``: 1 inside, falling to 0 over the share `edge` of the window at its borders.
+    def grown(self, edge: float) -> View:
+        """The window with `edge` of its sides more on each side, as far as the picture goes."""
+        down, across = (math.ceil(edge * side) for side in (self.bottom - self.top, self.right - self.left))
+        left, top = max(0, self.left - across), max(0, self.top - down)
+        right, bottom = min(self.size[1], self.right + across), min(self.size[0], self.bottom + down)
+        return View(self.size, left, top, right, bottom, self.flip)
 
-        A border of the picture is no edge: nothing lies beyond it, so no seam can show.
-        """
-        rows = _ramp(self.bottom - self.top, edge, self.top > 0, self.bottom < self.size[0])
-        columns = _ramp(self.right - self.left, edge, self.left > 0, self.right < self.size[1])
+    def spread(self, maps: Tensor, grown: View) -> Tensor:
+        """Maps ``[N, M, bottom - top, right - left]`` of the window's pixels, going on as at its border in `grown`."""
+        sides = (self.left - grown.left, grown.right - self.right, self.top - grown.top, grown.bottom - self.bottom)
+        return F.pad(maps, sides, mode="replicate")
+
+    def weight(self, edge: float) -> Tensor:
+        """Of the pixels of `grown`: 1 in the window, falling to 0 over the share `edge` of its sides beyond it."""
+        grown = self.grown(edge)
+        rows = _fade(grown.top - self.top, grown.bottom - self.top, self.bottom - self.top, edge)
+        columns = _fade(grown.left - self.left, grown.right - self.left, self.right - self.left, edge)
         return rows[:, None] * columns
 
 
@@ -128,9 +139,8 @@ def _interpolation(cells: int, places: int, start: float, stop: float) -> Tensor
     return torch.from_numpy(matrix)
 
 
-def _ramp(length: int, edge: float, first: bool, last: bool) -> Tensor:
-    inside = torch.ones(length)
-    if edge > 0:
-        rise = ((torch.arange(length) + 0.5) / (edge * length)).clamp(max=1)
-        inside = torch.minimum(rise if first else inside, rise.flip(0) if last else inside)
-    return inside
+def _fade(first: int, last: int, length: int, edge: float) -> Tensor:
+    """Of the pixels from `first` to `last`, counted from a window's start: 1 within its `length`, a cosine beyond."""
+    place = torch.arange(first, last) + 0.5
+    beyond = torch.maximum(-place, place - length).clamp(min=0)
+    return 0.5 + 0.5 * torch.cos(math.pi * (beyond / max(edge * length, 0.5)).clamp(max=1))

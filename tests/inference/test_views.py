@@ -56,14 +56,31 @@ def test_padding_stays_and_maps_follow_the_window():
     torch.testing.assert_close(view.resample(sampled), theirs, atol=1e-5, rtol=0)
 
 
-def test_the_weight_falls_at_borders_inside_the_picture_only():
-    weight = View((40, 40), 0, 10, 20, 40).weight(0.25)
-    assert weight.shape == (30, 20)
-    assert (weight[15, :10] == 1).all()  # the picture's left border
-    assert weight[15, -1] == pytest.approx(0.5 / 5)
-    assert weight[0, 5] == pytest.approx(0.5 / 7.5)
-    assert (weight[-1, :10] == 1).all()  # the picture's bottom
-    assert (View((40, 40), 5, 5, 20, 20).weight(0.0) == 1).all()
+def test_the_weight_falls_beyond_the_window_as_far_as_the_picture_goes():
+    view = View((40, 40), 0, 10, 20, 40)
+    grown = view.grown(0.25)
+    assert grown == View((40, 40), 0, 2, 25, 40)  # the picture's left border and its bottom are no edges
+    weight = view.weight(0.25)
+    assert weight.shape == (38, 25)
+    assert (weight[8:, :20] == 1).all()
+    assert weight[20, 20:].tolist() == pytest.approx([(1 + np.cos(np.pi * (n + 0.5) / 5)) / 2 for n in range(5)])
+    assert weight[7, 5] == pytest.approx((1 + np.cos(np.pi * 0.5 / 7.5)) / 2)
+    assert weight[0, 5] == pytest.approx(0, abs=1e-6)  # 7.5 rows away
+    whole = View((40, 40), 5, 5, 20, 20)
+    assert whole.grown(0.0) == whole
+    assert (whole.weight(0.0) == 1).all()
+
+
+def test_what_a_window_says_at_its_border_goes_on_beyond_it():
+    view = View((12, 12), 0, 4, 6, 10)
+    maps = torch.arange(36.0).view(1, 1, 6, 6)
+    grown = view.grown(0.4)
+    spread = view.spread(maps, grown)
+    assert grown == View((12, 12), 0, 1, 9, 12)
+    assert spread.shape == (1, 1, 11, 9)
+    assert torch.equal(spread[0, 0, 3:9, :6], maps[0, 0])
+    assert (spread[0, 0, :3, 2] == maps[0, 0, 0, 2]).all()
+    assert (spread[0, 0, 9:, 6:] == maps[0, 0, -1, -1]).all()
 
 
 def test_a_window_holds_mask_and_clicks_and_lies_in_the_picture():

@@ -44,7 +44,7 @@ class LooksConfig:
     margin: float = 1.6
     pad: float = 0.09
     largest: float = 0.86
-    edge: float = 0.1
+    edge: float = 0.25
     keep_masks: bool = False
     feedback: bool = True
 

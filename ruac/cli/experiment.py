@@ -21,6 +21,7 @@ EXPERIMENTS = {  # names in ruac.studies.experiments.NAME: what configures it, w
     "calibration": ("CalibrationConfig", "run_calibration"),
     "conformal_shift": ("ConformalShiftConfig", "run_conformal_shift"),
     "attack_look": ("AttackLookConfig", "run_attack_look"),
+    "adaptation": ("AdaptationConfig", "run_adaptation"),
 }
 
 

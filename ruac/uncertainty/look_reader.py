@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruac.base.errors import RuacError
@@ -34,16 +35,25 @@ INPUTS = (
 )
 
 
+SURROUNDINGS = 32
+"""Side of the map on which surroundings are read, whatever the model's grid, so that reach is a share of the window."""
+REACHES = (1, 2, 4)  # dilations of the layers that read them: 15 cells of the map, half a window
+
+
 @dataclass
 class LookReaderConfig:
-    """hidden: width of its two layers. look: the one it reads beside the first answer; others it leaves alone."""
+    """hidden: width of its two layers. context: channels of what it knows of a pixel's surroundings; 0, as in older
+    exports, if it reads each pixel alone. look: the one it reads beside the first answer; others it leaves alone."""
 
     hidden: int = 48
+    context: int = 0
     look: str = "zoom"
 
     def validate(self) -> None:
         if not 1 <= self.hidden <= WIDEST:
             raise RuacError(f"reader.hidden: {self.hidden}, expected at least 1 and at most {WIDEST}")
+        if not 0 <= self.context <= WIDEST:
+            raise RuacError(f"reader.context: {self.context}, expected at least 0 and at most {WIDEST}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +65,24 @@ class SeenAnswer:
     choice: Tensor
 
 
+class Surroundings(nn.Module):
+    """What maps show around each pixel: three layers on a coarse map, which reach half a window."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.narrow = nn.Conv2d(channels, width, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=reach, dilation=reach) for reach in REACHES)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``[N, C, h, w]`` to ``[N, width, h, w]``."""
+        seen = F.gelu(self.narrow(F.adaptive_avg_pool2d(maps, SURROUNDINGS)))
+        for layer in self.layers:
+            seen = seen + F.gelu(layer(seen))
+        return F.interpolate(seen, maps.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class LookReader(nn.Module):
-    """Log of a scale, and a shift in logits, from `INPUTS` by two hidden layers per pixel.
+    """Log of a scale, and a shift in logits, from `INPUTS` and their surroundings by two hidden layers per pixel.
 
     Both are about 0 at first, so that fitting starts at the mean of the looks.
     """
@@ -64,8 +90,9 @@ class LookReader(nn.Module):
     def __init__(self, config: LookReaderConfig):
         super().__init__()
         self.config = config
+        self.surroundings = Surroundings(len(INPUTS), config.context) if config.context else None
         self.network = nn.Sequential(
-            nn.Conv2d(len(INPUTS), config.hidden, 1),
+            nn.Conv2d(len(INPUTS) + config.context, config.hidden, 1),
             nn.GELU(),
             nn.Conv2d(config.hidden, config.hidden, 1),
             nn.GELU(),
@@ -77,9 +104,12 @@ class LookReader(nn.Module):
         self.register_buffer("spread", torch.ones(len(INPUTS), 1, 1))
 
     def standardise(self, inputs: Tensor) -> None:
-        """Take mean and deviation of the inputs ``[P, C]`` that it is fitted to."""
-        self.middle.copy_(inputs.mean(0)[:, None, None])
-        self.spread.copy_(inputs.std(0).clamp(min=1e-3)[:, None, None])
+        """Take mean and deviation of the maps ``[M, C, h, w]`` that it is fitted to, of any float type."""
+        count = inputs.numel() // inputs.shape[1]
+        middle = sum(part.double().sum((0, 2, 3)) for part in inputs.split(64)) / count
+        squares = sum((part.double() - middle[:, None, None]).square().sum((0, 2, 3)) for part in inputs.split(64))
+        self.middle.copy_(middle[:, None, None])
+        self.spread.copy_((squares / count).sqrt().clamp(min=1e-3)[:, None, None])
 
     def forward(self, first: SeenAnswer, second: SeenAnswer, share: Tensor, edges: Tensor) -> Tensor:
         """Log scale and shift ``[N, 2, h, w]``; see `look_inputs`."""
@@ -91,6 +121,8 @@ class LookReader(nn.Module):
         Inputs beyond what it was fitted to count as 5 deviations from their mean: another domain may have any.
         """
         seen = ((inputs - self.middle) / self.spread).clamp(-5, 5)
+        if self.surroundings is not None:
+            seen = torch.cat([seen, self.surroundings(seen)], dim=1)
         log_scale, shift = self.network(seen).split(1, dim=1)
         return torch.cat([log_scale.clamp(-3, 3), 3 * shift.clamp(-3, 3)], dim=1)
 

@@ -14,17 +14,17 @@ from ruac.data.synthetic.shifts import SHIFTS
 from ruac.data.synthetic.stress import StressConfig, stress
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import answer_image
-from ruac.fitting.look_reader import LookPixels, LookReaderFitConfig, draw_look_pixels, run_look_reader_fit
+from ruac.fitting.look_reader import LookMaps, LookReaderFitConfig, draw_look_maps, fit_reader, run_look_reader_fit
 from ruac.inference.export import load_exported
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
-from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig
+from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig, reread
 
 FLIP = LooksConfig(looks=["flip"])  # masks of random weights fill the picture, which a zoom would leave alone
 
 
 def config(coco_folder, shelf, out, **values):
-    settings = {"images": 3, "objects": 2, "steps": 60, "batch": 256, "looks": FLIP, "cpu": True} | values
+    settings = {"images": 3, "objects": 2, "steps": 20, "batch": 4, "looks": FLIP, "cpu": True} | values
     return LookReaderFitConfig(source=str(coco_folder), backbone=str(shelf / "backbone.yaml"), out=str(out), **settings)
 
 
@@ -33,7 +33,7 @@ def test_a_fit_lowers_the_loss_and_its_export_reads_looks(coco_folder, shelf, tm
     record = json.loads((out / "config.json").read_text())["record"]
     for which in ("fitted", "held_out"):
         assert record["nll"][which]["after"] < record["nll"][which]["before"]
-    assert 0 < record["steps_kept"] <= 60
+    assert 0 < record["steps_kept"] <= 20
     fitted = load_exported(out)
     plain = UncertainSam(fitted.backbone, None, looks=fitted.looks)
     sample = open_dataset(coco_folder)[0]
@@ -64,42 +64,66 @@ def test_an_export_may_look_again_only_where_it_is_asked(coco_folder, shelf, tmp
     assert asked.reader.config.look == "flip"
 
 
+def windows(count, seed, side=8):
+    """Maps whose truth no input tells."""
+    generator = torch.Generator().manual_seed(seed)
+    return LookMaps(
+        torch.randn(count, len(INPUTS), side, side, generator=generator).half(),
+        torch.randn(count, side, side, generator=generator).half(),
+        torch.rand(count, side, side, generator=generator) < 0.5,
+        torch.rand(count, side, side, generator=generator) < 0.3,
+        torch.arange(count),
+    )
+
+
 def test_a_fit_that_only_learns_its_pictures_by_heart_is_stopped():
-    """Truth that no input tells: every step past the first ones makes held-out pictures worse."""
-    generator = torch.Generator().manual_seed(0)
-    reader = LookReader(LookReaderConfig(hidden=32))
-    pixels = [
-        LookPixels(
-            torch.randn(300, len(INPUTS), generator=generator),
-            torch.randn(300, generator=generator),
-            (torch.rand(300, generator=generator) < 0.5).float(),
-            torch.zeros(300, dtype=torch.int64),
-        )
-        for _ in range(2)
-    ]
+    """Every step past the first ones makes held-out pictures worse."""
+    torch.manual_seed(0)
+    reader, fitted, held = LookReader(LookReaderConfig(hidden=32)), windows(5, 0), windows(5, 1)
 
     def held_out():
         with torch.no_grad():
-            return float(pixels[1].loss(reader))
+            return float(held.loss(reader, 0.8))
 
-    torch.manual_seed(0)
-    steps = descend(reader, lambda _: pixels[0].loss(reader), steps=300, rate=1e-2, held_out=held_out, every=10)
-    assert steps < 300
+    settings = LookReaderFitConfig(source="-", backbone="nano", steps=400, batch=4, rate=1e-2)
+    steps = fit_reader(reader, fitted, held, settings)
+    assert steps < 400
     stopped = held_out()
-    descend(reader, lambda _: pixels[0].loss(reader), steps=300, rate=1e-2)
+    descend(reader, lambda _: fitted.loss(reader, 0.8), steps=400, rate=1e-2)
     assert held_out() > stopped + 0.1
+
+
+def test_the_loss_by_hand():
+    maps = windows(3, 2)
+    reader = LookReader(LookReaderConfig(hidden=4, context=3))
+    logits = reread(maps.logits.float()[:, None], reader.read(maps.inputs.float()))[:, 0]
+    values = -torch.where(maps.truth, logits, -logits).sigmoid().log()
+    expected = [0.7 * v[near].mean() + 0.3 * v.mean() for v, near in zip(values, maps.band, strict=True)]
+    torch.testing.assert_close(maps.loss(reader, 0.7), torch.stack(expected).mean())
+    flipped = maps.flipped(-1, -2)
+    assert torch.equal(flipped.inputs[..., 0, 0], maps.inputs[..., -1, -1])
+    assert torch.equal(flipped.truth[..., 0, 0], maps.truth[..., -1, -1])
+
+
+def test_an_object_without_a_band_counts_by_its_window():
+    maps = windows(2, 3)
+    maps.band[0] = False
+    reader = LookReader(LookReaderConfig(hidden=4))
+    alone = [float(maps.some(torch.tensor([n])).loss(reader, 0.8)) for n in (0, 1)]
+    assert float(maps.loss(reader, 0.8)) == pytest.approx(np.mean(alone), rel=1e-5)
+    assert np.isfinite(alone).all()
 
 
 def test_what_is_drawn_is_the_same_every_time_and_twice_as_much_under_stress(coco_folder, shelf, tmp_path, nano):
     dataset, model = open_dataset(coco_folder), UncertainSam(nano, None)
-    clean = draw_look_pixels(model, dataset, config(coco_folder, shelf, tmp_path, stressed=False))
-    both = [draw_look_pixels(model, dataset, config(coco_folder, shelf, tmp_path)) for _ in range(2)]
-    assert clean.inputs.shape[1] == len(INPUTS)
-    assert clean.inputs.shape[0] == len(clean.logits) == len(clean.truth) == 3 * 2 * 260
+    clean = draw_look_maps(model, dataset, config(coco_folder, shelf, tmp_path, stressed=False))
+    both = [draw_look_maps(model, dataset, config(coco_folder, shelf, tmp_path)) for _ in range(2)]
+    assert clean.inputs.shape[:2] == (3 * 2, len(INPUTS))
+    assert clean.inputs.shape[2:] == clean.logits.shape[1:] == clean.truth.shape[1:] == clean.band.shape[1:]
     assert len(both[0].logits) == 2 * len(clean.logits)
     assert torch.equal(both[0].inputs, both[1].inputs)
     assert clean.image.unique().tolist() == both[0].image.unique().tolist() == [0, 1, 2]
-    assert set(clean.truth.unique().tolist()) == {0.0, 1.0}
+    assert set(clean.truth.unique().tolist()) == {False, True}
 
 
 def test_stress_draws_the_families_that_are_named():

@@ -38,10 +38,11 @@ def test_the_same_answer_twice_differs_nowhere():
     assert named["share of the picture"].abs().max() == 0
 
 
-def test_a_fresh_reader_changes_nearly_nothing_and_a_wild_one_keeps_within_bounds():
-    reader = LookReader(LookReaderConfig(hidden=8))
+@pytest.mark.parametrize("context", [0, 6])
+def test_a_fresh_reader_changes_nearly_nothing_and_a_wild_one_keeps_within_bounds(context):
+    reader = LookReader(LookReaderConfig(hidden=8, context=context))
     inputs = look_inputs(seen(0), seen(1), torch.ones(2), torch.zeros(2, 1, 16, 16))
-    reader.standardise(inputs.movedim(1, -1).flatten(0, -2))
+    reader.standardise(inputs)
     assert reader.read(inputs).abs().max() < 0.1
     with torch.no_grad():
         reader.network[-1].bias.fill_(1e6)
@@ -59,11 +60,42 @@ def test_what_is_read_scales_and_shifts():
 
 def test_inputs_that_no_fit_has_seen_count_as_extreme_ones():
     reader = LookReader(LookReaderConfig(hidden=8))
-    reader.standardise(torch.randn(1000, len(INPUTS)))
+    reader.standardise(torch.randn(10, len(INPUTS), 10, 10))
     far = torch.full((1, len(INPUTS), 1, 1), 1e3)
     assert torch.equal(reader.read(far), reader.read(10 * far))
 
 
-def test_a_width_of_nothing_is_refused():
-    with pytest.raises(RuacError, match=r"reader.hidden: 0, expected at least 1"):
-        LookReaderConfig(hidden=0).validate()
+def test_middle_and_spread_are_those_of_all_pixels():
+    maps = (3 * torch.randn(70, len(INPUTS), 5, 4) + 2).half()  # more objects than are taken at a time
+    reader = LookReader(LookReaderConfig(hidden=8))
+    reader.standardise(maps)
+    pixels = maps.double().movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(reader.middle[:, 0, 0].double(), pixels.mean(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(reader.spread[:, 0, 0].double(), pixels.std(0, correction=0), atol=1e-5, rtol=0)
+
+
+def test_surroundings_count_only_with_a_context_and_reach_half_a_window():
+    inputs = torch.zeros(1, len(INPUTS), 32, 32)
+    other = inputs.clone()
+    other[..., 5, 16] = 3.0
+    for context in (0, 6):
+        torch.manual_seed(0)
+        reader = LookReader(LookReaderConfig(hidden=8, context=context)).eval()
+        moved = (reader.read(other) - reader.read(inputs)).abs().sum(1)[0] > 0
+        rows = moved.any(1).nonzero()[:, 0]
+        assert moved[5, 16]
+        assert (rows.min().item(), rows.max().item()) == ((5, 5) if context == 0 else (0, 12))
+
+
+def test_what_is_read_of_an_even_window_does_not_depend_on_the_grid():
+    torch.manual_seed(0)
+    reader = LookReader(LookReaderConfig(hidden=8, context=6))
+    even = torch.randn(1, len(INPUTS), 1, 1)
+    small, large = (reader.read(even.expand(-1, -1, side, side)) for side in (32, 96))
+    torch.testing.assert_close(small[..., 16, 16], large[..., 48, 48], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("values", "name"), [({"hidden": 0}, "hidden: 0"), ({"context": -1}, "context: -1")])
+def test_a_width_of_nothing_is_refused(values, name):
+    with pytest.raises(RuacError, match=rf"reader.{name}, expected at least"):
+        LookReaderConfig(**values).validate()

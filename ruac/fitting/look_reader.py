@@ -82,7 +82,7 @@ class LookReaderFitConfig:
             if getattr(self, name) < 1:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected at least 1")
         if not 0 <= self.band <= 1 or not 0 < self.held_out < 1 or self.rate <= 0:
-            raise RuacError("expected band between 0 and 1, held_out between them and rate above 0")
+            raise RuacError("expected band from 0 to 1, held_out between 0 and 1 and rate above 0")
         if self.protocol.next_click == "replay":
             raise RuacError("protocol.next_click: replay, expected own_error: there are no clicks to repeat")
 

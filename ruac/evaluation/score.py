@@ -51,7 +51,8 @@ class Answer:
     predicted_iou: ``[N]``. points ``[N, P, 2]`` (x, y) and labels
     ``[N, P]`` are the prompts in picture pixels. j: ``[N, clicks]``, J after every click. thresholds: of
     inner and outer masks, where the model has conformal bounds. reliability: ``[N]``, IoU to expect of each mask before
-    any filter, where the model has a reader of it.
+    any filter, where the model has a reader of it. kept: further looks left the masks as they were, and may contradict
+    them.
     """
 
     masks: np.ndarray
@@ -63,6 +64,7 @@ class Answer:
     j: np.ndarray
     thresholds: Thresholds | None = None
     reliability: np.ndarray | None = None
+    kept: bool = False
 
 
 class Encodings:
@@ -201,7 +203,10 @@ def _add(
             prediction=masks,
             regions={region: band if region == "band" else None for region in regions},
         )
-        counts = band_counts(answer.probability, masks != truth, inside)  # [N, correct or wrong, bins]
+        said = answer.probability
+        if answer.kept:  # no confidence in a mask that the probability contradicts, as its uncertainty says
+            said = torch.where((said > 0.5) == masks, said, 0.5)
+        counts = band_counts(said, masks != truth, inside)  # [N, correct or wrong, bins]
         error = counts[:, 1].sum(1) / counts.sum((1, 2))
         doubt = inside.mean(next(iter(answer.uncertainty.values())))
         bounds = {}
@@ -259,8 +264,9 @@ def _looked(
     if looked.masks is not final.masks:
         j = j.copy()
         j[:, -1] = jaccard(looked.masks, sample.masks)
-    iou = looked.iou.cpu().numpy()
-    return Answer(looked.masks, looked.maps.probability[:, 0], uncertainty, iou, final.points, final.labels, j)
+    iou, kept = looked.iou.cpu().numpy(), model.looks.keep_masks
+    maps = looked.maps.probability[:, 0]
+    return Answer(looked.masks, maps, uncertainty, iou, final.points, final.labels, j, kept=kept)
 
 
 def _judged(answer: Answer, reader: Reader, first: np.ndarray | None) -> Answer:

@@ -13,12 +13,14 @@ from ruac.data.augment import normalise, square, to_tensor
 from ruac.data.open import open_dataset
 from ruac.evaluation import score
 from ruac.evaluation.metrics import ReliabilitySums, boundary_f, jaccard, object_band
+from ruac.evaluation.metrics.band_counts import pooled_metrics
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, answer_image, evaluate_image, objects_of
 from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import LooksConfig
 from ruac.uncertainty import BayesianConfig
+from ruac.uncertainty.look_reader import LookReader, LookReaderConfig
 
 
 @pytest.fixture
@@ -154,6 +156,19 @@ def test_models_of_one_backbone_share_what_it_says_of_a_further_look(models, sam
         assert np.array_equal(answer.j, alone[name].j)
         for score_name, values in answer.uncertainty.items():
             torch.testing.assert_close(values, alone[name].uncertainty[score_name], rtol=0, atol=0)
+
+
+def test_counts_of_kept_masks_rank_errors_as_their_uncertainty_does(sample, nano):
+    looks = LooksConfig(looks=["flip"], keep_masks=True)
+    reader = LookReader(LookReaderConfig(hidden=8, look="flip"))
+    with torch.no_grad():
+        reader.network[-1].bias[1] = -0.4  # contradicts much of the masks
+    scores = Scores()
+    models = {"kept": UncertainSam(nano, None, looks=looks, reader=reader)}
+    evaluate_image(models, sample, ProtocolConfig(clicks=1), scores, domain="d", regions=("band",))
+    counts = np.array([row["band_counts"] for row in scores.rows]).sum(0).reshape(2, -1)
+    pooled = pooled_metrics(counts)
+    assert pooled["auroc"] == pytest.approx(scores.sums[("kept", "total", "band")].compute()["auroc"], abs=0.02)
 
 
 def counting(function, calls, key):

@@ -1,14 +1,15 @@
-"""Readers of two looks by what their second pictures are: the numbers of kinds.md, printed again, and their exports.
+"""Readers of two looks by what their second pictures are, and with and without surroundings: kinds.txt, printed again.
 
-python docs/results/logs/looks/kinds.py draw SRC SPLIT OUT FIRST COUNT KIND... [--attackers kind=RUN ...]
-python docs/results/logs/looks/kinds.py fit OUT VAL EXPORTS POOL READER...
+python docs/results/logs/looks/kinds.py draw SRC SPLIT OUT COUNT KIND... [--attackers KIND=RUN ...]
+python docs/results/logs/looks/kinds.py fit OUT VAL READER... [--exports DIR]
 
-draw: pixels of objects that were looked at twice, of pictures FIRST to FIRST + COUNT of a fixed order, each changed as
-each KIND says; pictures may be drawn by several processes. fit: readers of some of the first POOL pictures, measured on
-the pictures in VAL, drawn of the other split, and exported. No domain is looked at.
+draw: windows of objects that were looked at twice, of the first COUNT pictures of a fixed order, each changed as each
+KIND says: clean, stress (a procedural shift), random and random_reach (within the budget of those configs), or whatever
+--attackers names. fit: readers KIND+KIND-PICTURES-SEED-CONTEXT, measured on the windows in VAL. No domain is looked at.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,10 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from ruac.base.config import load_config
-from ruac.calibration.descent import descend
 from ruac.data.augment import MEAN, STD, prepare
 from ruac.data.open import open_dataset
 from ruac.data.synthetic.shifts import SHIFTS
-from ruac.fitting.look_reader import LookPixels, LookReaderFitConfig, look_pixels
+from ruac.fitting.look_reader import LookMaps, LookReaderFitConfig, fit_reader, joined, look_maps
 from ruac.inference.export import export_model, exported_backbone, load_exported
 from ruac.training.adversarial import TrainConfig
 from ruac.training.attack import build_attacker
@@ -31,6 +31,7 @@ from ruac.uncertainty.look_reader import INPUTS, LookReader, LookReaderConfig, r
 MODEL = "checkpoints/ruac_nano_scale"
 CONFIG = LookReaderFitConfig(source="-", export=MODEL)
 FAMILIES = list(SHIFTS)
+BAND = 200  # pixels of each object's band, with replacement, so that objects weigh alike
 
 
 def attackers(kinds, runs):
@@ -57,131 +58,98 @@ def attacked(attacker, body, image, masks):
 
 
 def draw(args):
-    torch.set_num_threads(1)
     model = load_exported(MODEL).eval()
     dataset = open_dataset(args.source, split=args.split)
-    order = np.random.default_rng(0).permutation(len(dataset))[args.first : args.first + args.count]
+    order = np.random.default_rng(0).permutation(len(dataset))[: args.count]
     changes = attackers(args.kinds, dict(text.split("=", 1) for text in args.attackers))
     args.out.mkdir(parents=True, exist_ok=True)
-    columns = {kind: [] for kind in args.kinds}
-    for place, number in enumerate(order):
-        sample = dataset[int(number)]
-        rng = np.random.default_rng([int(number), 1])
-        masks = sample.masks[rng.permutation(len(sample.masks))[: CONFIG.objects]]
-        for kind in args.kinds:
-            rng = np.random.default_rng([int(number), 2])  # each kind meets the same objects and numbers of clicks
+    for kind in args.kinds:
+        found = []
+        for place, number in enumerate(order):
+            sample = dataset[int(number)]
+            # every kind meets the same objects, prompted as often
+            chosen, asked, family, shift = (np.random.default_rng([int(number), stream]) for stream in (1, 2, 3, 4))
+            masks = sample.masks[chosen.permutation(len(sample.masks))[: CONFIG.objects]]
             torch.manual_seed(int(number))
-            family, view = -1, (sample.image, masks)
+            view = sample.image, masks
             if kind == "stress":
-                family = int(np.random.default_rng([int(number), 3]).integers(len(FAMILIES)))
-                view = SHIFTS[FAMILIES[family]](sample.image, masks, np.random.default_rng([int(number), 4]))
-            elif kind in FAMILIES:
-                family = FAMILIES.index(kind)
-                view = SHIFTS[kind](sample.image, masks, np.random.default_rng([int(number), 4]))
+                view = SHIFTS[FAMILIES[int(family.integers(len(FAMILIES)))]](sample.image, masks, shift)
             elif kind != "clean":
                 view = attacked(changes[kind], model.backbone, sample.image, masks)
-            if not len(view[1]) or not view[1].any():
-                continue
-            view = view[0], view[1][view[1].any(axis=(1, 2))]
-            for inputs, mean, truth in look_pixels(model, *view, CONFIG, rng):
-                about = torch.tensor([args.first + place, family])
-                columns[kind].append((inputs.half(), mean, truth.bool(), about.expand(len(truth), 2)))
-        if place % 50 == 49 or place == len(order) - 1:
-            print(f"{place + 1} pictures", flush=True)
-    for kind, rows in columns.items():
-        names = ("inputs", "mean", "truth", "about")
-        arrays = {name: torch.cat(column).numpy() for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-        path = args.out / f"{kind}_{args.first}.npz"
-        np.savez(path.with_suffix(".tmp.npz"), **arrays)
-        path.with_suffix(".tmp.npz").rename(path)
+            if (seen := view[1].any(axis=(1, 2))).any():
+                maps = look_maps(model, view[0], view[1][seen], CONFIG, asked, place)
+                found += [] if maps is None else [maps]
+        maps = joined(found)
+        torch.save([maps.inputs, maps.logits, maps.truth, maps.band, maps.image], args.out / f"{kind}_0.pt")
+        print(f"{kind}: {len(maps.truth)} objects", flush=True)
 
 
-def pixels(folder, kinds, pictures):
-    """`LookPixels` of some kinds of `pictures`, by their place in the order in which they are drawn, and families."""
-    columns = []
-    for kind in kinds:
-        for path in sorted(folder.glob(f"{kind}_[0-9]*.npz"), key=lambda path: int(path.stem.rsplit("_", 1)[1])):
-            if path.stem.rsplit("_", 1)[0] != kind:
-                continue
-            with np.load(path) as file:
-                keep = np.isin(file["about"][:, 0], pictures)
-                if keep.any():
-                    columns.append([file[name][keep] for name in ("inputs", "mean", "truth", "about")])
-    inputs, mean, truth, about = (torch.from_numpy(np.concatenate(column)) for column in zip(*columns, strict=True))
-    return LookPixels(inputs.float(), mean.float(), truth.float(), about[:, 0]), about[:, 1]
+def opened(folder, kind, pictures=None):
+    maps = LookMaps(*torch.load(folder / f"{kind}_0.pt", weights_only=True))
+    return maps if pictures is None else maps.some(torch.from_numpy(np.isin(maps.image.numpy(), pictures)))
 
 
-def reader_of(folder, kinds, pictures, seed, without=None):
+def reader_of(folder, kinds, pictures, seed, context):
     """A reader fitted to some kinds of views of `pictures`, whose last fifth says when to stop; and the steps kept."""
-    seen, family = pixels(folder, kinds, pictures)
-    if without is not None:
-        seen = seen.some(family != without)
-    held = torch.from_numpy(np.isin(seen.image.numpy(), pictures[-max(1, len(pictures) // 5) :]))
-    fitted, held = seen.some(~held), seen.some(held)
+    maps = joined([opened(folder, kind, pictures) for kind in kinds])
+    held = torch.from_numpy(np.isin(maps.image.numpy(), pictures[-max(1, len(pictures) // 5) :]))
     torch.manual_seed(seed)
-    reader = LookReader(LookReaderConfig())
-    reader.standardise(fitted.inputs)
-    generator = torch.Generator().manual_seed(seed)
-
-    def loss(_):
-        return fitted.some(torch.randint(len(fitted.truth), (CONFIG.batch,), generator=generator)).loss(reader)
-
-    def of_held():
-        with torch.no_grad():
-            return float(held.loss(reader))
-
-    steps = descend(reader, loss, steps=CONFIG.steps, rate=CONFIG.rate, held_out=of_held)
+    reader = LookReader(LookReaderConfig(context=context))
+    reader.standardise(maps.some(~held).inputs)
+    steps = fit_reader(reader, maps.some(~held), maps.some(held), replace(CONFIG, seed=seed))
     return reader.eval(), steps
 
 
 @torch.no_grad()
-def measured(reader, seen):
+def measured(reader, maps):
     """AUROC of SAM 2's own errors in the band, masks kept; accuracy of the band and NLL of the reread probability."""
-    reading = reader.read(seen.inputs.T[None, :, :, None])
-    logit = reread(seen.logits[None, None, :, None], reading).reshape(-1).numpy()
-    per_object = CONFIG.pixels + CONFIG.map_pixels
-    band = np.arange(len(logit)) % per_object < CONFIG.pixels
-    own, truth = seen.inputs[:, INPUTS.index("first: logit")].numpy()[band], seen.truth.numpy()[band] > 0.5
-    logit = logit[band]
+    generator, columns = torch.Generator().manual_seed(1), []
+    for at in torch.arange(len(maps.truth)).split(16):
+        part = maps.some(at)
+        logits = part.logits.float()
+        if reader is not None:
+            logits = reread(logits[:, None], reader.read(part.inputs.float()))[:, 0]
+        for n, near in enumerate(part.band):
+            if len(place := near.nonzero()):
+                y, x = place[torch.randint(len(place), (BAND,), generator=generator)].unbind(1)
+                own = part.inputs[n, INPUTS.index("first: logit")]
+                columns.append((own[y, x].float(), logits[n, y, x], part.truth[n, y, x]))
+    own, logit, truth = (torch.cat(column).numpy() for column in zip(*columns, strict=True))
     doubt = np.minimum(-np.sign(own) * logit, 0)
     nll = np.logaddexp(0, np.where(truth, -logit, logit)).mean()
     return roc_auc_score((own > 0) != truth, doubt), ((logit > 0) == truth).mean(), nll
 
 
 def fit(args):
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    every = np.arange(10**6)
-    parts = {kind: pixels(args.val, [kind], every)[0] for kind in ("clean", "stress")}
+    parts = {kind: opened(args.val, kind) for kind in ("clean", "stress")}
 
     def tell(name, reader, steps):
         cells = [" ".join(f"{value:.4f}" for value in measured(reader, part)) for part in parts.values()]
-        print(f"{name:32s} {steps:5d} steps  clean {cells[0]}  stressed {cells[1]}", flush=True)
+        print(f"{name:36s} {steps:4d} steps  clean {cells[0]}  stressed {cells[1]}", flush=True)
 
-    def export(name, reader, about):
-        model = load_exported(MODEL)
-        model.reader = reader
-        spec, whole = exported_backbone(MODEL)
-        export_model(model, spec, args.exports / name, with_backbone=whole, record=about)
-
+    tell("mean of both looks", None, 0)
     for name in args.readers:
-        kinds, count, seed = name.split("-")
-        kinds, count, seed = kinds.split("+"), int(count), int(seed)
-        pool = np.arange(args.pool)
-        pictures = np.random.default_rng(seed).permutation(pool)[:count] if count < len(pool) else rng.permutation(pool)
-        reader, steps = reader_of(args.out, kinds, pictures, seed)
+        kinds, count, seed, context = name.split("-")
+        kinds, count, seed, context = kinds.split("+"), int(count), int(seed), int(context)
+        pictures = np.random.default_rng(seed).permutation(count)
+        reader, steps = reader_of(args.out, kinds, pictures, seed, context)
         tell(name, reader, steps)
-        export(name, reader, {"kinds": kinds, "pictures": len(pictures), "seed": seed, "steps_kept": steps})
+        if args.exports is not None:
+            model = load_exported(MODEL)
+            model.reader = reader
+            spec, whole = exported_backbone(MODEL)
+            about = {"kinds": kinds, "pictures": count, "seed": seed, "steps_kept": steps}
+            export_model(model, spec, args.exports / name, with_backbone=whole, record=about)
 
 
 def main():
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
     drawn = verbs.add_parser("draw")
     drawn.add_argument("source")
     drawn.add_argument("split")
     drawn.add_argument("out", type=Path)
-    drawn.add_argument("first", type=int)
     drawn.add_argument("count", type=int)
     drawn.add_argument("kinds", nargs="+")
     drawn.add_argument("--attackers", nargs="*", default=[])
@@ -189,9 +157,8 @@ def main():
     fitted = verbs.add_parser("fit")
     fitted.add_argument("out", type=Path)
     fitted.add_argument("val", type=Path)
-    fitted.add_argument("exports", type=Path)
-    fitted.add_argument("pool", type=int, help="pictures drawn so far, of which a reader gets some")
-    fitted.add_argument("readers", nargs="+", help="KIND+KIND-PICTURES-SEED")
+    fitted.add_argument("readers", nargs="+", help="KIND+KIND-PICTURES-SEED-CONTEXT")
+    fitted.add_argument("--exports", type=Path)
     fitted.set_defaults(run=fit)
     args = parser.parse_args()
     args.run(args)

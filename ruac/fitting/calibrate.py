@@ -29,7 +29,7 @@ from ruac.fitting.cache import CachedAnswers, cache_answers
 from ruac.fitting.draw import PixelConfig, Stored, StressedDrawConfig, draw_prompted, draw_stressed
 from ruac.fitting.quality import quality
 from ruac.fitting.splits import Part, Split, split_images
-from ruac.inference.export import export_model, exported_backbone, load_exported, model_identity
+from ruac.inference.export import export_model, exported_backbone, load_exported, model_identity, origin
 from ruac.inference.model import UncertainSam
 from ruac.training.attack import build_attacker
 
@@ -112,6 +112,7 @@ def run_calibrate(config: CalibrateConfig) -> Path:
         "splits": {s.fit.name: {"fit": s.fit.record(), "held_out": s.held_out.record()} for s in splits},
         "held_out": found,
         "environment": environment(),
+        **origin(config.export),
     }
     out = Path(config.out)
     with held(out, patience=60.0):  # of two runs one writes after the other, and not each a part

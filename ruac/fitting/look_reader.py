@@ -25,7 +25,7 @@ from ruac.data.synthetic.stress import StressConfig, stress
 from ruac.evaluation.metrics import object_band
 from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
 from ruac.evaluation.score import Encodings
-from ruac.inference.export import export_model, exported_backbone, load_exported
+from ruac.inference.export import export_model, exported_backbone, load_exported, origin
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import Look, LooksConfig, Question, ask_look
 from ruac.uncertainty.look_reader import LookReader, LookReaderConfig, reread
@@ -147,6 +147,7 @@ def run_look_reader_fit(config: LookReaderFitConfig) -> Path:
             for name, pair in zip(("fitted", "held_out"), zip(*losses, strict=True), strict=True)
         },
         "environment": environment(),
+        **origin(config.export),
     }
     return export_model(model, spec, config.out, with_backbone=whole, record=record)
 

@@ -165,6 +165,11 @@ def exported_backbone(folder: str | Path) -> tuple[BackboneConfig, bool]:
     return config.backbone, config.backbone_included or backbone_name(config.backbone) is None
 
 
+def origin(folder: str | Path | None) -> dict[str, dict]:
+    """For the record of an export that is made from that in `folder`: what that one's says, so that it is not lost."""
+    return {} if folder is None else {"made_from": read_config(folder).record}
+
+
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 over names, shapes and float32 values of a module's tensors."""
     digest = hashlib.sha256()

@@ -24,8 +24,9 @@ FLIP = LooksConfig(looks=["flip"])  # masks of random weights fill the picture, 
 
 
 def config(coco_folder, shelf, out, **values):
-    settings = {"images": 3, "objects": 2, "steps": 20, "batch": 4, "looks": FLIP, "cpu": True} | values
-    return LookReaderFitConfig(source=str(coco_folder), backbone=str(shelf / "backbone.yaml"), out=str(out), **settings)
+    settings = {"images": 3, "objects": 2, "steps": 20, "batch": 4, "looks": FLIP, "cpu": True}
+    settings |= {"backbone": str(shelf / "backbone.yaml")} | values
+    return LookReaderFitConfig(source=str(coco_folder), out=str(out), **settings)
 
 
 def test_a_fit_lowers_the_loss_and_its_export_reads_looks(coco_folder, shelf, tmp_path):
@@ -56,6 +57,14 @@ def test_a_fit_lowers_the_loss_and_its_export_reads_looks(coco_folder, shelf, tm
     fitted.reader.config.look = "zoom"
     unread = answer_image({"plain": plain, "fitted": fitted}, sample, ProtocolConfig(clicks=1))
     assert torch.equal(unread["plain"].probability, unread["fitted"].probability), "a look it was not fitted to"
+
+
+def test_a_fit_keeps_the_record_of_the_export_that_it_was_made_from(coco_folder, shelf, tmp_path):
+    first = run_look_reader_fit(config(coco_folder, shelf, tmp_path / "first"))
+    second = config(coco_folder, shelf, tmp_path / "second", backbone=None, export=str(first))
+    records = [json.loads((out / "config.json").read_text())["record"] for out in (first, run_look_reader_fit(second))]
+    assert "made_from" not in records[0]
+    assert records[1]["made_from"] == records[0]
 
 
 def test_an_export_may_look_again_only_where_it_is_asked(coco_folder, shelf, tmp_path):

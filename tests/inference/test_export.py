@@ -289,8 +289,8 @@ def test_a_corrected_model_has_no_export(nano, tmp_path):
 
 
 def test_looks_and_their_reader_come_back(tmp_path, make_nano):
-    reader = LookReader(LookReaderConfig(hidden=4))
-    reader.standardise(torch.randn(50, len(INPUTS)))
+    reader = LookReader(LookReaderConfig(hidden=4, context=3))
+    reader.standardise(torch.randn(5, len(INPUTS), 4, 4))
     with torch.no_grad():
         reader.network[-1].bias.fill_(0.5)
     model = UncertainSam(make_nano(), None, looks=LooksConfig(looks=["zoom:1.3"], keep_masks=True), reader=reader)

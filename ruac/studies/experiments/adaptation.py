@@ -42,8 +42,8 @@ ROWS = ("none", "source", "adapted", "oracle")
 class AdaptationConfig:
     """export: a model that can look again. source, split: labelled pictures that were trained on by nobody, which say
     how often disagreement is error, and the temperature of the row ``source``. domains: as in a sweep; a temperature is
-    found on every second picture and measured on the others. images: per data set, spread evenly (0: all). objects,
-    pixels: of a picture, and of each one's band, at most so many. seed: of the pixels."""
+    found on every second picture and measured on the others. images: per domain, and source_images of the source, spread
+    evenly (0: all). objects, pixels: of a picture, and of each one's band, at most so many. seed: of the pixels."""
 
     export: str = "???"
     source: str = "???"
@@ -52,6 +52,7 @@ class AdaptationConfig:
     look: str = "zoom"
     out: str = "runs/adaptation"
     images: int = 8
+    source_images: int = 60
     objects: int = 6
     pixels: int = 300
     seed: int = 0
@@ -61,9 +62,11 @@ class AdaptationConfig:
     def validate(self) -> None:
         if not self.domains:
             raise RuacError("domains: expected at least one entry")
-        if self.images < 0 or self.images == 1 or self.objects < 1 or self.pixels < 1:
-            found = f"images {self.images}, objects {self.objects}, pixels {self.pixels}"
-            raise RuacError(f"{found}: expected at least 2 images or 0 for all, and 1")
+        for name in ("images", "source_images"):
+            if (count := getattr(self, name)) < 0 or count == 1:
+                raise RuacError(f"{name} {count}: expected at least 2, or 0 for all")
+        if self.objects < 1 or self.pixels < 1:
+            raise RuacError(f"objects {self.objects}, pixels {self.pixels}: expected at least 1")
         LooksConfig(looks=[self.look]).validate()
 
 
@@ -93,9 +96,9 @@ class BandPixels:
 
 
 @torch.no_grad()
-def band_pixels(dataset: MaskDataset, model: UncertainSam, config: AdaptationConfig) -> BandPixels:
-    """Of the pictures that the config takes. Raises `RuacError` where no object was looked at again in one half."""
-    count = min(config.images or len(dataset), len(dataset))
+def band_pixels(dataset: MaskDataset, model: UncertainSam, config: AdaptationConfig, images: int) -> BandPixels:
+    """Of so many pictures, 0 for all. Raises `RuacError` where no object was looked at again in one half."""
+    count = min(images or len(dataset), len(dataset))
     drawn = []
     for turn, place in enumerate(track(np.linspace(0, len(dataset) - 1, count).astype(int), description=dataset.name)):
         rng = np.random.default_rng([config.seed, int(place)])
@@ -197,12 +200,13 @@ def run_adaptation(config: AdaptationConfig) -> Path:
     """Run the experiment and print its summary; returns the folder. Raises `RuacError` for unusable input."""
     domains, known = open_domains(config.domains), open_dataset(config.source, split=config.split)
     model = load_exported(config.export).to(PartialState(cpu=config.cpu).device).eval()
-    source = band_pixels(known, model, config)
+    source = band_pixels(known, model, config, config.source_images)
     if not source.disagreement:
         raise RuacError(f"{known.name}: both looks agree everywhere; expected some disagreement to compare errors with")
-    table = pd.DataFrame(
-        [row for name, data in domains.items() for row in measure(name, band_pixels(data, model, config), source)]
-    )
+    rows = []
+    for name, data in domains.items():
+        rows += measure(name, band_pixels(data, model, config, config.images), source)
+    table = pd.DataFrame(rows)
     short = table.groupby("row", sort=False)[["temperature", "ece", "nll", "brier"]].mean()
     plain = table[table.row == "none"].set_index("domain")
     for key in ("ece", "nll"):

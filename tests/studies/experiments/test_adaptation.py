@@ -59,6 +59,7 @@ def test_a_run_has_four_rows_a_domain_and_says_that_it_used_the_target(shelf, co
         split=None,
         domains=[str(shelf / "domains")],
         images=2,
+        source_images=2,
         pixels=40,
         look="flip",
         out=str(tmp_path),
@@ -74,7 +75,9 @@ def test_a_run_has_four_rows_a_domain_and_says_that_it_used_the_target(shelf, co
     ("settings", "message"),
     [
         ({}, "domains: expected at least one"),
-        ({"domains": ["d"], "images": 1}, "images 1, .*expected at least 2"),
+        ({"domains": ["d"], "images": 1}, "images 1: expected at least 2"),
+        ({"domains": ["d"], "source_images": 1}, "source_images 1: expected at least 2"),
+        ({"domains": ["d"], "pixels": 0}, "pixels 0: expected at least 1"),
         ({"domains": ["d"], "look": "squint"}, "squint"),
     ],
 )

@@ -42,7 +42,7 @@ ROWS = ("none", "source", "adapted", "oracle")
 class AdaptationConfig:
     """export: a model that can look again. source, split: labelled pictures that were trained on by nobody, which say
     how often disagreement is error, and the temperature of the row ``source``. domains: as in a sweep; a temperature is
-    found on every second picture and measured on the others. images: per domain, and source_images of the source, spread
+    found on every second picture and measured on the others. images: per domain, source_images: of the source, spread
     evenly (0: all). objects, pixels: of a picture, and of each one's band, at most so many. seed: of the pixels."""
 
     export: str = "???"
@@ -96,18 +96,17 @@ class BandPixels:
 
 
 @torch.no_grad()
-def band_pixels(dataset: MaskDataset, model: UncertainSam, config: AdaptationConfig, images: int) -> BandPixels:
-    """Of so many pictures, 0 for all. Raises `RuacError` where no object was looked at again in one half."""
+def band_pixels(dataset: MaskDataset, model: UncertainSam, config: AdaptationConfig, images: int) -> BandPixels | None:
+    """Of so many pictures, 0 for all; None where no object was looked at again in one half of them."""
     count = min(images or len(dataset), len(dataset))
     drawn = []
     for turn, place in enumerate(track(np.linspace(0, len(dataset) - 1, count).astype(int), description=dataset.name)):
         rng = np.random.default_rng([config.seed, int(place)])
         for columns in _twice(objects_of(dataset[place], slice(config.objects)), model, config, rng):
             drawn.append((*columns, np.full(config.pixels, turn % 2)))
-    found = BandPixels(*(np.concatenate(column) for column in zip(*drawn, strict=True))) if drawn else None
-    if found is None or len(np.unique(found.half)) < 2:
-        raise RuacError(f"{dataset.name}: no object was looked at again in one half of {count} pictures")
-    return found
+    if len({int(columns[-1][0]) for columns in drawn}) < 2:
+        return None
+    return BandPixels(*(np.concatenate(column) for column in zip(*drawn, strict=True)))
 
 
 def _twice(sample: Sample, model: UncertainSam, config: AdaptationConfig, rng: np.random.Generator) -> list[tuple]:
@@ -201,11 +200,17 @@ def run_adaptation(config: AdaptationConfig) -> Path:
     domains, known = open_domains(config.domains), open_dataset(config.source, split=config.split)
     model = load_exported(config.export).to(PartialState(cpu=config.cpu).device).eval()
     source = band_pixels(known, model, config, config.source_images)
-    if not source.disagreement:
-        raise RuacError(f"{known.name}: both looks agree everywhere; expected some disagreement to compare errors with")
-    rows = []
+    if source is None or not source.disagreement:
+        raise RuacError(
+            f"{known.name}: no object, or none on which looks disagree; expected some to compare errors with"
+        )
+    rows, left_out = [], []
     for name, data in domains.items():
-        rows += measure(name, band_pixels(data, model, config, config.images), source)
+        found = band_pixels(data, model, config, config.images)
+        rows += measure(name, found, source) if found is not None else []
+        left_out += [name] if found is None else []
+    if not rows:
+        raise RuacError("domains: in none of them an object is small enough to be looked at again")
     table = pd.DataFrame(rows)
     short = table.groupby("row", sort=False)[["temperature", "ece", "nll", "brier"]].mean()
     plain = table[table.row == "none"].set_index("domain")
@@ -214,6 +219,8 @@ def run_adaptation(config: AdaptationConfig) -> Path:
         short[f"{key}_better"] = gains
     print(f"source: error {source.error:.4f}, disagreement {source.disagreement:.4f}")
     print(short.round(4).to_string())
+    if left_out:
+        print(f"left out, since no object of one half was looked at again: {', '.join(left_out)}")
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     axes.scatter(plain.disagreement, plain.error)
@@ -222,6 +229,7 @@ def run_adaptation(config: AdaptationConfig) -> Path:
     axes.legend()
     facts = {
         "uses_target_images": True,
+        "left_out": left_out,
         "model": fingerprint(model),
         "factor": source.error / source.disagreement,
         "data": {name: dataset_hash(data) for name, data in {known.name: known, **domains}.items()},

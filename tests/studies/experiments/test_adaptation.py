@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit
 
 from ruac.base.errors import RuacError
+from ruac.studies.experiments import adaptation
 from ruac.studies.experiments.adaptation import (
     COLDEST,
     HOTTEST,
@@ -69,6 +70,27 @@ def test_a_run_has_four_rows_a_domain_and_says_that_it_used_the_target(shelf, co
     assert table.row.tolist() == ["none", "source", "adapted", "oracle"] * 2
     assert json.loads((tmp_path / "adaptation.json").read_text())["uses_target_images"] is True
     assert (table[table.row == "none"].temperature == 1).all()
+
+
+def test_a_domain_whose_objects_fill_their_pictures_is_left_out_and_named(
+    shelf, coco_folder, tmp_path, monkeypatch, capsys
+):
+    pixels = drawn(1.0, 0.8, count=400)
+    found = {"first": None, "second": pixels}
+    monkeypatch.setattr(adaptation, "band_pixels", lambda data, *_: found.get(data.name, pixels))
+    config = AdaptationConfig(
+        export=str(shelf / "head"),
+        source=str(coco_folder),
+        split=None,
+        domains=[str(shelf / "domains")],
+        out=str(tmp_path),
+    )
+    run_adaptation(config)
+    assert json.loads((tmp_path / "adaptation.json").read_text())["left_out"] == ["first"]
+    assert "looked at again: first" in capsys.readouterr().out
+    found["second"] = None
+    with pytest.raises(RuacError, match="small enough to be looked at again"):
+        run_adaptation(config)
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ def ours(pictures, alpha, **options):
 
 @pytest.mark.parametrize("alpha", [0.1, 0.25])
 def test_torchcp_has_the_same_threshold_and_set_at_every_place(pictures, alpha):
-    predictors = pytest.importorskip(
-        "torchcp.classification.predictor", reason="TorchCP is not installed: pip install torchcp"
-    )
+    predictors = pytest.importorskip("torchcp.classification.predictor", reason="TorchCP is not installed")
     from torchcp.classification.score import LAC
 
     probability, labels, new = map(torch.from_numpy, pictures)
@@ -51,7 +49,7 @@ def test_torchcp_has_the_same_threshold_and_set_at_every_place(pictures, alpha):
 
 @pytest.mark.parametrize("alpha", [0.1, 0.25])
 def test_puncc_has_the_same_threshold_and_set_at_every_place(pictures, alpha):
-    calibration = pytest.importorskip("deel.puncc.api.calibration", reason="puncc is not installed: pip install puncc")
+    calibration = pytest.importorskip("deel.puncc.api.calibration", reason="puncc is not installed")
     from deel.puncc.api.nonconformity_scores import lac_score
     from deel.puncc.api.prediction_sets import lac_set
 
@@ -67,7 +65,7 @@ def test_puncc_has_the_same_threshold_and_set_at_every_place(pictures, alpha):
 
 
 def test_puncc_has_the_same_weighted_quantile():
-    calibration = pytest.importorskip("deel.puncc.api.calibration", reason="puncc is not installed: pip install puncc")
+    calibration = pytest.importorskip("deel.puncc.api.calibration", reason="puncc is not installed")
     rng = np.random.default_rng(1)
     for own in (0.1, 1.0, 30.0):  # the last leaves the new picture alone with most of the weight
         scores, weights = rng.random(40), np.exp(rng.standard_normal(40))

@@ -129,8 +129,9 @@ def main(runs: Path, out: Path) -> None:
     for row, marks in ABLATION.items():
         cells = []
         for _, part in table.groupby(["domain", "labelled"]):
-            values = part[part.row == row].miou
-            cells.append(f"{100 * values.mean():.1f} ({len(values)})" if len(values) else "")
+            own, base = (part[part.row == name].set_index("seed").miou for name in (row, "supervised"))
+            gain = 100 * (own - base).dropna()
+            cells.append(f"{gain.mean():+.1f} ({len(gain)})" if len(gain) else "")
         print(f"| {' | '.join(marks)} | {' | '.join(cells)} |")
 
 

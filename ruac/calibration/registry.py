@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ruac.base.errors import RuacError
 from ruac.calibration.answer import Answer, AnswerConfig
@@ -36,10 +37,12 @@ class KindSettings:
     binning: BinningConfig = field(default_factory=BinningConfig)
 
 
-def row_settings(row: str) -> tuple[str, LocalConfig]:
-    """Kind and settings of one of `ROWS`."""
+def row_settings(row: str) -> dict[str, Any]:
+    """What one of `ROWS` sets of a config with a ``kind`` and `KindSettings`: its kind, and how `Local` reads."""
+    if row in KINDS:
+        return {"kind": row}
     kind, _, reads = row.partition("_")
-    return kind, LocalConfig(reads or "both")
+    return {"kind": kind, "local": LocalConfig(reads)}
 
 
 def check_kind(kind: str) -> None:

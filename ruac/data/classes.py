@@ -12,7 +12,7 @@ from ruac.base.errors import RuacError, keys_of
 from ruac.base.files import read_json
 from ruac.data.coco import CocoFolder, read_annotations
 from ruac.data.id_masks import check_size, read_ids
-from ruac.data.sample import IMAGE_SUFFIXES, read_image, read_list
+from ruac.data.sample import IMAGE_SUFFIXES, image_size, read_image, read_list
 
 IGNORE = 255
 SMALLEST = 16  # pixels of a component of a label map that counts as an object
@@ -62,6 +62,14 @@ class ClassFolder:
 
     def __getitem__(self, index: int) -> ClassedSample:
         return self._source.read(index)
+
+    def image(self, index: int) -> np.ndarray:
+        """The picture alone."""
+        return self._source.image(index)
+
+    def labels(self, index: int) -> np.ndarray | None:
+        """The labels alone, which objects cost most of the time to find."""
+        return self._source.labels(index)
 
     def path(self, index: int) -> Path:
         return self._source.path(index)
@@ -120,6 +128,12 @@ class _Coco:
     def has_truth(self, index: int) -> bool:
         return True
 
+    def image(self, index: int) -> np.ndarray:
+        return self._data[index].image  # which may lie as its annotations do
+
+    def labels(self, index: int) -> np.ndarray:
+        return self.read(index).labels
+
     def read(self, index: int) -> ClassedSample:
         sample = self._data[index]
         classes = np.array([self.names.index(name) for name in self._classes[index]])
@@ -147,18 +161,26 @@ class LabelMaps:
         """Classes of the values in a map."""
         return ids
 
-    def read(self, index: int) -> ClassedSample:
+    def image(self, index: int) -> np.ndarray:
+        return read_image(self._pictures[index])
+
+    def labels(self, index: int) -> np.ndarray | None:
         picture, path = self._pictures[index], self._labels[index]
-        image = read_image(picture)
         if not self.has_truth(index):
-            return ClassedSample(image, None, np.zeros((0, *image.shape[:2]), bool), np.zeros(0, np.int64))
+            return None
         labels = self.classes_of(read_ids(path))
-        check_size(labels, image, path, picture)
+        check_size(labels, image_size(picture, orientation="seen"), path, picture)
         if len(wrong := labels[(labels != IGNORE) & (labels >= len(self.names))]):
             raise RuacError(
                 f"{path}: found label {wrong[0]}, expected 0 to {len(self.names) - 1} or {IGNORE} (unknown)"
             )
+        return labels.astype(np.uint8)
+
+    def read(self, index: int) -> ClassedSample:
+        image, labels = self.image(index), self.labels(index)
         masks, classes = [], []
+        if labels is None:
+            return ClassedSample(image, None, np.zeros((0, *image.shape[:2]), bool), np.zeros(0, np.int64))
         for k in range(self._first, len(self.names)):
             parts, count = ndimage.label(labels == k)
             for part in range(1, count + 1):
@@ -166,7 +188,7 @@ class LabelMaps:
                     masks.append(mask)
                     classes.append(k)
         stacked = np.stack(masks) if masks else np.zeros((0, *labels.shape), bool)
-        return ClassedSample(image, labels.astype(np.uint8), stacked, np.array(classes, np.int64))
+        return ClassedSample(image, labels, stacked, np.array(classes, np.int64))
 
 
 class _Maps(LabelMaps):

@@ -65,7 +65,7 @@ class DavisTree:
         (path,) = record.annotations
         ids = read_objects(path)
         image = read_image(record.path, size=ids.shape, orientation=self._orientation)
-        check_size(ids, image, path, record.path)
+        check_size(ids, image.shape[:2], path, record.path)
         masks = split_ids(ids, self._values[index])
         if not masks.any(axis=(1, 2)).all():
             raise RuacError(f"{path}: has changed since the data set was opened")

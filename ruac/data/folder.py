@@ -74,7 +74,7 @@ class ImageMaskFolder:
         else:
             ids = read_objects(path)
             image = read_image(record.path, size=ids.shape, orientation=self._orientation)
-            check_size(ids, image, path, record.path)
+            check_size(ids, image.shape[:2], path, record.path)
             masks = split_ids(ids, [int(v) for v in record.object_ids])
         if len(masks) != len(record.object_ids) or not masks.any(axis=(1, 2)).all():
             raise RuacError(f"{path}: has changed since the data set was opened")
@@ -83,7 +83,7 @@ class ImageMaskFolder:
 
 def _read_binary(path: Path, image: np.ndarray, image_path: Path) -> np.ndarray:
     ids = read_objects(path)
-    check_size(ids, image, path, image_path)
+    check_size(ids, image.shape[:2], path, image_path)
     values = values_in(ids)
     if len(values) != 1:
         found = "is empty" if not values else f"holds the values {values[:3]}"

@@ -73,10 +73,10 @@ def split_ids(ids: np.ndarray, values: Iterable[int]) -> np.ndarray:
     return ids[None] == np.asarray(list(values), ids.dtype)[:, None, None]
 
 
-def check_size(mask: np.ndarray, image: np.ndarray, mask_path: Path, image_path: Path) -> None:
-    """Raise `RuacError` unless a mask ``[H, W]`` covers its image ``[H, W, 3]`` exactly."""
-    if mask.shape != image.shape[:2]:
+def check_size(mask: np.ndarray, size: tuple[int, ...], mask_path: Path, image_path: Path) -> None:
+    """Raise `RuacError` unless a mask ``[H, W]`` covers its picture of `size` (H, W) exactly."""
+    if mask.shape != tuple(size):
         raise RuacError(
             f"{mask_path}: is {mask.shape[1]}x{mask.shape[0]} pixels, "
-            f"expected {image.shape[1]}x{image.shape[0]} like {image_path.name} (width x height)"
+            f"expected {size[1]}x{size[0]} like {image_path.name} (width x height)"
         )

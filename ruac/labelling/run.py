@@ -12,7 +12,7 @@ from accelerate import PartialState
 from rich.progress import track
 
 from ruac.base.errors import RuacError
-from ruac.base.files import write_text
+from ruac.base.files import atomic_folder, write_text
 from ruac.base.provenance import environment
 from ruac.conformal.pixel_scores import PixelThresholds, fit_pixel_thresholds, pixel_scores
 from ruac.conformal.pixel_sets import FILTERS, kept_labels, prediction_sets
@@ -27,6 +27,8 @@ from ruac.inference.save import save_png
 from ruac.labelling.class_maps import class_probability
 from ruac.labelling.prompts import KINDS, annotated_prompts, read_prompts
 from ruac.labelling.statistics import LabelStatistics
+
+RECORD = "record.json"
 
 
 @dataclass
@@ -76,14 +78,23 @@ class PseudoLabelConfig:
 def run_pseudo_label(config: PseudoLabelConfig) -> Path:
     """Calibrate, label and write to the folder ``config.out``; returns it.
 
-    ``labels/STEM.png`` (value = class, 255 = ignored), ``classes.txt``, ``statistics.csv``, ``overlays/STEM.png`` and,
-    when all is there, ``record.json``. Raises `RuacError` for unusable data, prompts or too few labelled pictures
-    before anything is written.
+    ``labels/STEM.png`` (value = class, 255 = ignored), ``classes.txt``, ``statistics.csv``, ``overlays/STEM.png`` and
+    ``record.json``, all at once when all is done. Raises `RuacError` for unusable data, prompts, too few labelled
+    pictures, or a folder that holds labels already, such as the source's own, and nothing is written.
     """
+    out = Path(config.out)
+    for name in ("labels", "overlays", RECORD):
+        if (out / name).exists():
+            raise RuacError(f"{out}: already holds {name}; expected another out=")
     dataset = ClassFolder(config.source, background=config.background)
     asked = None if config.prompts in KINDS else read_prompts(config.prompts, dataset)
     labelled, rest = split_places(dataset, config)
     check_enough(len(labelled), config.alpha, "labelled subset")
+    for place in labelled:
+        if dataset.labels(place) is None:
+            raise RuacError(f"{dataset.path(place)}: has no labels, but is in the labelled subset")
+    for place in rest:
+        dataset.labels(place)  # a broken one is said now, and not after hours
     model = open_model(config.export, config.backbone)
     device = PartialState(cpu=config.cpu).device
     predictor = Predictor(model, device=device)
@@ -94,20 +105,7 @@ def run_pseudo_label(config: PseudoLabelConfig) -> Path:
         return class_probability(predictor, sample.image, given, len(dataset.names), **options)
 
     thresholds = calibrate(dataset, labelled, probability, config)
-    out, statistics = Path(config.out), LabelStatistics(dataset.names)
-    for number, place in enumerate(track(rest, description="labels")):
-        sample = dataset[place]
-        maps = probability(place, sample)
-        kept = kept_labels(maps, thresholds, filter=config.filter, background=config.background)
-        plain = kept_labels(maps, None, filter="none", background=config.background)
-        statistics.add(plain, kept, prediction_sets(maps, thresholds), sample.labels)
-        stem = Path(dataset.files[place]).stem
-        save_png(out / "labels" / f"{stem}.png", kept)
-        if number < config.overlays:
-            save_png(out / "overlays" / f"{stem}.png", overlay(sample.image, plain, kept))
-    table = statistics.table()
-    write_text(out / "classes.txt", "".join(f"{name}\n" for name in dataset.names))
-    write_text(out / "statistics.csv", table.to_csv(index=False))
+    statistics = LabelStatistics(dataset.names)
     record = {
         "config": asdict(config),
         "model": bounds_identity(model),
@@ -119,10 +117,23 @@ def run_pseudo_label(config: PseudoLabelConfig) -> Path:
             "least": float(thresholds.values.min()),
             "most": float(thresholds.values.max()),
         },
-        "statistics": json.loads(table.to_json(orient="records")),
-        "environment": environment(),
     }
-    write_text(out / "record.json", json.dumps(record, indent=1) + "\n")
+    with atomic_folder(out, last=RECORD) as folder:
+        for number, place in enumerate(track(rest, description="labels")):
+            sample = dataset[place]
+            maps = probability(place, sample)
+            kept = kept_labels(maps, thresholds, filter=config.filter, background=config.background)
+            plain = kept_labels(maps, None, filter="none", background=config.background)
+            statistics.add(plain, kept, prediction_sets(maps, thresholds), sample.labels)
+            stem = Path(dataset.files[place]).stem
+            save_png(folder / "labels" / f"{stem}.png", kept)
+            if number < config.overlays:
+                save_png(folder / "overlays" / f"{stem}.png", overlay(sample.image, plain, kept))
+        table = statistics.table()
+        write_text(folder / "classes.txt", "".join(f"{name}\n" for name in dataset.names))
+        write_text(folder / "statistics.csv", table.to_csv(index=False))
+        record |= {"statistics": json.loads(table.to_json(orient="records")), "environment": environment()}
+        write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
     return out
 
 
@@ -149,8 +160,6 @@ def calibrate(
     scores, labels = [], []
     for place in track(places, description="labelled pictures"):
         sample = dataset[place]
-        if sample.labels is None:
-            raise RuacError(f"{dataset.path(place)}: has no labels, but is in the labelled subset")
         rows, columns = ((np.arange(config.grid) + 0.5) * n / config.grid for n in sample.labels.shape)
         cells = np.ix_(rows.astype(int), columns.astype(int))
         truth = sample.labels[cells]

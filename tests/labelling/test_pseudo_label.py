@@ -181,6 +181,8 @@ def test_labels_are_those_of_the_calibrated_sets(classed, shelf, nano, tmp_path,
     statistics = LabelStatistics(NAMES)
     for place in (6, 7):
         sample = data[place]
+        assert (data.labels(place) == sample.labels).all()
+        assert (data.image(place) == sample.image).all()
         expected = kept_labels(maps(sample), found, filter="class_conditional", background=True)
         written = np.asarray(Image.open(tmp_path / "labels" / f"{place}.png"))
         assert (written == expected).all()
@@ -270,6 +272,48 @@ def test_a_class_that_is_on_no_labelled_picture(classed, shelf, tmp_path):
     (tmp_path / "data" / "annotations.json").write_text(json.dumps(content))
     with pytest.raises(RuacError, match="class 'square' is on none of its 6 pictures"):
         run_pseudo_label(config(tmp_path / "data", shelf, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_stops_leaves_nothing_and_one_that_is_there_stays(classed, shelf, tmp_path, monkeypatch):
+    asked = config(classed, shelf, tmp_path / "out")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ruac.labelling.run.prediction_sets", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_pseudo_label(asked)
+    assert not list(tmp_path.iterdir())
+    run_pseudo_label(asked)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    with pytest.raises(RuacError, match="out: already holds labels; expected another out="):
+        run_pseudo_label(config(classed, shelf, tmp_path / "out", alpha=0.3))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+
+
+def test_the_sources_own_labels_are_not_written_over(maps, shelf, tmp_path):
+    root = tmp_path / "maps"
+    shutil.copytree(maps, root)
+    (root / "few.txt").write_text("".join(f"{n}.png\n" for n in range(6)))
+    with pytest.raises(RuacError, match="maps: already holds labels"):
+        run_pseudo_label(config(root, shelf, root, labelled="few"))
+    assert (root / "labels" / "6.png").read_bytes() == (maps / "labels" / "6.png").read_bytes()
+
+
+def test_a_broken_map_among_pictures_to_label_is_said_before_the_model_is_asked(maps, tmp_path):
+    root = tmp_path / "maps"
+    shutil.copytree(maps, root)
+    (root / "few.txt").write_text("".join(f"{n}.png\n" for n in range(6)))
+    Image.fromarray(np.full((48, 64), 9, np.uint8)).save(root / "labels" / "6.png")
+    asked = PseudoLabelConfig(str(root), backbone="none", labelled="few", alpha=0.2, out=str(tmp_path / "out"))
+    with pytest.raises(RuacError, match=r"6\.png: found label 9, expected 0 to 2 or 255"):
+        run_pseudo_label(asked)
+    (root / "labels" / "6.png").unlink()
+    (root / "labels" / "3.png").unlink()
+    with pytest.raises(RuacError, match=r"3\.png: has no labels, but is in the labelled subset"):
+        run_pseudo_label(asked)
     assert not (tmp_path / "out").exists()
 
 

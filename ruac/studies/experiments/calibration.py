@@ -56,8 +56,8 @@ class CalibrationConfig:
         prompted = {"source": self.source, "images": self.images, "held_out": self.held_out, "protocol": self.protocol}
         found = {}
         for name in self.kinds:
-            kind, local = row_settings(name)
-            found[name] = CalibrateConfig(kind=kind, local=local, out=f"{self.out}/fits/{name}", **prompted, **common)
+            out = f"{self.out}/fits/{name}"
+            found[name] = CalibrateConfig(**row_settings(name), out=out, **prompted, **common)
         if self.stressed is not None:
             own = {"source": self.stressed, "images": self.stressed_images, "held_out": 0.0, "draw": "stressed"}
             out = f"{self.out}/fits/answer_stressed"

@@ -25,7 +25,7 @@ class Photograph:
         """``uint8 [H, W, 3]`` and ``int32 [H, W]`` per person. Raises `RuacError` for files that do not fit."""
         image, people = read_image(self.image), [read_ids(path) for path in self.people]
         for ids, path in zip(people, self.people, strict=True):
-            check_size(ids, image, path, self.image)
+            check_size(ids, image.shape[:2], path, self.image)
         return image, people
 
 

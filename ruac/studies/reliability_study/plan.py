@@ -84,13 +84,12 @@ class Plan:
         config = self.config
         common = {"source": config.source, "images": config.images, "held_out": config.held_out}
         if row.startswith(CLUSTERS):
-            kind, settings = "clustered", {"clustered": ClusteredConfig(int(row.removeprefix(CLUSTERS)))}
+            settings = {"kind": "clustered", "clustered": ClusteredConfig(int(row.removeprefix(CLUSTERS)))}
         elif row.startswith(PIXELS):
-            kind, settings = "temperature", {"sampling": PixelConfig(pixels=int(row.removeprefix(PIXELS)))}
+            settings = {"kind": "temperature", "sampling": PixelConfig(pixels=int(row.removeprefix(PIXELS)))}
         else:
-            kind, local = row_settings(row)
-            settings = {"local": local}
-        return self._calibration(model, row, kind=kind, **common, **settings)
+            settings = row_settings(row)
+        return self._calibration(model, row, **common, **settings)
 
     def _oracle(self, model: StudiedModel, domain: str) -> Step:
         targets, images = [self.domains[domain]], self.config.target_images

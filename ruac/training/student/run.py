@@ -19,7 +19,7 @@ from ruac.data.classes import ClassFolder
 from ruac.training.engine import EngineConfig, load_checkpoint, train
 from ruac.training.student.methods import METHODS, OWN, STRONG_VIEWS, ConsistencyConfig, Plan, StagesConfig
 from ruac.training.student.models import MobileNetConfig, ModelConfig, build_segmenter
-from ruac.training.student.split import Split, SplitConfig, check_classes, split_pictures
+from ruac.training.student.split import Split, SplitConfig, check_truth, split_pictures
 from ruac.training.student.stream import StudentStream, check_pseudo
 from ruac.training.student.task import StudentTask
 from ruac.training.student.validation import evaluate
@@ -77,6 +77,11 @@ class StudentConfig:
             raise RuacError(f"stages.start: {self.stages.start}, expected at most epochs={self.epochs}")
         if "pseudo" in plan.kinds and self.pseudo_labels is None:
             raise RuacError(f"pseudo_labels: missing; method={self.method} needs a folder of ruac pseudo-label")
+        if self.model.kind == "deeplabv3" and self.engine.batch_size < 2:
+            raise RuacError(
+                f"engine.batch_size: {self.engine.batch_size}, expected at least 2: deeplabv3 has a batch norm "
+                f"over one pixel of each picture"
+            )
         default = engine_defaults()
         for name in ("steps", "validate_every"):
             if getattr(self.engine, name) != getattr(default, name):
@@ -109,7 +114,7 @@ def train_student(config: StudentConfig, *, resume: bool) -> Path:
         record = check_pseudo(Path(config.pseudo_labels), dataset, split)
     if plan.kinds and not split.unlabelled:
         raise RuacError(f"split: no picture is left unlabelled; method={config.method} needs some")
-    check_classes(dataset, split.labelled)
+    check_truth(dataset, split)
 
     torch.manual_seed(config.engine.seed)  # initial weights
     model = build_segmenter(config.model, len(dataset.names))

@@ -81,14 +81,18 @@ def split_pictures(dataset: ClassFolder, config: SplitConfig) -> Split:
     return Split(labelled, unlabelled, validation)
 
 
-def check_classes(dataset: ClassFolder, labelled: list[int]) -> None:
-    """Raise `RuacError` for a class on none of the labelled pictures: it could never be learnt."""
+def check_truth(dataset: ClassFolder, split: Split) -> None:
+    """Read all labels that a run will need, before it starts.
+
+    Raises `RuacError` for labels outside the classes or of another size than their picture, and for a class on none
+    of the labelled pictures: it could never be learnt."""
     left = set(range(len(dataset.names)))
-    for place in labelled:
-        labels = dataset[place].labels
-        left -= set(np.unique(labels).tolist()) if labels is not None else set()
+    for place in split.labelled:
+        left -= set(np.unique(dataset.labels(place)).tolist())
+    for place in split.validation:
+        dataset.labels(place)
     if left:
         raise RuacError(
-            f"labelled subset: class {dataset.names[min(left)]!r} is on none of its {len(labelled)} pictures; "
+            f"labelled subset: class {dataset.names[min(left)]!r} is on none of its {len(split.labelled)} pictures; "
             f"expected a larger split.fraction or another split.seed"
         )

@@ -85,18 +85,18 @@ class StudentStream(Dataset):
 
     def _read(self, place: int, is_unlabelled: bool) -> tuple[Tensor, Tensor]:
         """Picture ``uint8 [3, T, T]`` and labels ``uint8 [T, T]``."""
-        sample = self.dataset[place]
+        picture = self.dataset.image(place)
         if not is_unlabelled:
-            labels = sample.labels
+            labels = self.dataset.labels(place)
         elif self.pseudo is None:
-            labels = np.full(sample.image.shape[:2], IGNORE, np.uint8)
+            labels = np.full(picture.shape[:2], IGNORE, np.uint8)
         else:
             path = self.pseudo / f"{Path(self.dataset.files[place]).stem}.png"
             labels = read_ids(path)
-            check_size(labels, sample.image, path, self.dataset.path(place))
+            check_size(labels, picture.shape[:2], path, self.dataset.path(place))
             check_labels(labels, self.dataset.names, str(path))
         side = round(STORED * self.side)
-        image = resized(to_tensor(sample.image), (side, side)).clamp(0, 1).mul(255).round().byte()
+        image = resized(to_tensor(picture), (side, side)).clamp(0, 1).mul(255).round().byte()
         known = torch.from_numpy(labels.astype(np.uint8))[None, None]
         return image, F.interpolate(known, (side, side), mode="nearest-exact")[0, 0]
 

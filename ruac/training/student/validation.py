@@ -28,9 +28,8 @@ def evaluate(
     model.eval()
     sums = SemanticSums(len(dataset.names))
     for place in places[process::processes]:
-        sample = dataset[place]
-        labels = torch.from_numpy(sample.labels)
-        sums.update(probability(model, prepare(sample.image, side).to(device), labels.shape).cpu(), labels)
+        labels = torch.from_numpy(dataset.labels(place))
+        sums.update(probability(model, prepare(dataset.image(place), side).to(device), labels.shape).cpu(), labels)
     model.train(training)
     if processes > 1:
         sums.all_reduce(device)

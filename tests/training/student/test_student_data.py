@@ -11,7 +11,7 @@ from PIL import Image
 from ruac.base.errors import RuacError
 from ruac.data.augment import MEAN, STD
 from ruac.data.classes import IGNORE, ClassFolder
-from ruac.training.student.split import SplitConfig, check_classes, split_pictures
+from ruac.training.student.split import Split, SplitConfig, check_truth, split_pictures
 from ruac.training.student.stream import StudentStream, check_pseudo
 from ruac.training.student.views import ViewsConfig, cutmix_box, strong_view, weak_view
 
@@ -67,7 +67,7 @@ def test_a_class_that_no_labelled_picture_has_is_named(classed, tmp_path):
     shutil.copytree(classed, root)
     (root / "classes.txt").write_text("background\nround\nsquare\nnowhere\n")
     with pytest.raises(RuacError, match="class 'nowhere' is on none of its 2 pictures"):
-        check_classes(ClassFolder(root), [0, 1])
+        check_truth(ClassFolder(root), Split([0, 1], [], []))
 
 
 def test_items_are_functions_of_their_number(data):

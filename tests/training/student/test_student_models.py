@@ -48,6 +48,33 @@ def test_the_trunk_takes_imagenet_weights(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one.trunk.parameters(), other.trunk.parameters(), strict=True))
 
 
+def test_pretrained_is_what_the_library_saved(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra transformers")
+    sizes = {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 8}
+    saved = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(num_labels=7, **sizes))
+    saved.save_pretrained(tmp_path / "mit")
+    model = build_segmenter(SegformerConfig(pretrained=str(tmp_path / "mit")), 3)
+    own, known = model.trunk.state_dict(), saved.segformer.state_dict()
+    assert len(own) == len(known)
+    assert all(torch.equal(own[f"trunk.{name}"], value) for name, value in known.items())
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)  # seven classes became three
+
+
+@pytest.mark.parametrize(
+    "config", [LrasppConfig(pretrained=True), DeepLabConfig(pretrained=True)], ids=lambda c: c.kind
+)
+def test_pretrained_is_torchvisions_trunk(config, monkeypatch):
+    from torchvision.models import MobileNet_V3_Large_Weights, mobilenet_v3_large
+    from torchvision.models._api import WeightsEnum
+
+    weights, asked = mobilenet_v3_large().state_dict(), []
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *_, **__: asked.append(self) or weights)
+    trunk = build_segmenter(config, 3).trunk.trunk.state_dict()
+    assert [weight.url for weight in asked] == [MobileNet_V3_Large_Weights.DEFAULT.url]
+    assert len(trunk) > 100
+    assert all(torch.equal(value, weights[f"features.{name}"]) for name, value in trunk.items())
+
+
 def test_weights_that_are_not_there_are_one_error(tmp_path):
     pytest.importorskip("transformers", reason="the extra transformers")
     (tmp_path / "nowhere").mkdir()
@@ -65,3 +92,5 @@ def test_the_kind_says_which_keys_there_are():
         load_config(StudentConfig, None, ["source=x", "model.kind=segformer", "model.trunk_weights=y"])
     with pytest.raises(RuacError, match="did you mean 'deeplabv3'"):
         load_config(StudentConfig, None, ["source=x", "model.kind=deeplab"])
+    with pytest.raises(RuacError, match=r"engine\.batch_size: 1, expected at least 2: deeplabv3"):
+        load_config(StudentConfig, None, ["source=x", "model.kind=deeplabv3", "engine.batch_size=1"])

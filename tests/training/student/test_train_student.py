@@ -152,11 +152,17 @@ def test_mistakes_are_one_line_before_anything_is_written(settings, classed, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_labels_outside_the_classes_are_one_error(settings, classed, tmp_path):
+@pytest.mark.parametrize("part", ["labelled", "validation", "unlabelled"])
+def test_broken_labels_are_said_before_the_first_step_where_they_are_needed(settings, classed, tmp_path, part):
     root = tmp_path / "data"
     shutil.copytree(classed, root)
-    for path in (root / "labels").iterdir():
-        Image.fromarray(np.full((40, 48), 7, np.uint8)).save(path)
-    with pytest.raises(RuacError, match="found label 7, expected 0 to 2 or 255"):
-        run([entry for entry in settings if "source" not in entry], tmp_path / "run", f"source={root}")
+    settings = [*(entry for entry in settings if "source" not in entry), f"source={root}", "epochs=1"]
+    config = load_config(StudentConfig, None, settings)
+    place = getattr(split_pictures(ClassFolder(root), config.split), part)[0]
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(root / "labels" / f"{place:02}.png")
+    if part == "unlabelled":
+        run(settings, tmp_path / "run", "method=fixmatch")
+        return
+    with pytest.raises(RuacError, match=rf"{place:02}\.png: found label 7, expected 0 to 2 or 255"):
+        run(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -34,7 +34,10 @@ GROUPS = {
         **dict.fromkeys(("sunglasses", "glasses", "accessories", "belt", "hat", "bracelet", "necklace"), "accessory"),
         **dict.fromkeys(("scarf", "tie", "watch", "gloves"), "accessory"),
     },
+    "cropweed": {"crop": "crop", "weed": "weed"},
 }
+BACKGROUND = {"cropweed"}  # what no object covers is known there: soil
+ALPHA = 0.1
 COMMON = ["side=128", "epochs=16", "stages.start=12", "validate_epochs=0", "engine.cpu=true", "engine.log_every=60"]
 # Row: settings of train-student, and the labels it learns from: a filter and its regions.
 ROWS = {
@@ -56,11 +59,12 @@ ROWS = {
 }
 
 
-def grouped(domain: Path, groups: dict[str, str], out: Path) -> Path:
-    """The domain as label maps of the groups; what no object covers stays unknown."""
+def grouped(domain: Path, groups: dict[str, str], background: bool, out: Path) -> Path:
+    """The domain as label maps of the groups; what no object covers is class 0, or without `background` unknown."""
     if (out / "classes.txt").is_file():
         return out
-    data = ClassFolder(domain, background=False)
+    data = ClassFolder(domain, background=background)
+    groups = {"background": "background", **groups} if background else groups
     names = list(dict.fromkeys(groups.values()))
     table = np.full(256, IGNORE, np.uint8)
     for place, name in enumerate(data.names):
@@ -81,43 +85,44 @@ def main() -> None:
     parser.add_argument("trunk")
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=10, help="labelled pictures")
-    parser.add_argument("--alpha", type=float, default=0.1)
+    parser.add_argument("--alpha", type=float, default=ALPHA, help="another one is part of the rows' names")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    source = grouped(args.domain, GROUPS[args.groups], args.out / "data" / args.groups)
+    background = args.groups in BACKGROUND
+    source = grouped(args.domain, GROUPS[args.groups], background, args.out / "data" / args.groups)
     for seed in args.seeds:
         base = args.out / f"{args.groups}_{args.count}" / str(seed)
-        training = round(0.6 * len(ClassFolder(source, background=False)))
+        training = round(0.6 * len(ClassFolder(source, background=background)))
         common = [
-            *(f"source={source}", "background=false", f"model.trunk_weights={args.trunk}", *COMMON),
+            *(f"source={source}", f"background={background}", f"model.trunk_weights={args.trunk}", *COMMON),
             *("split.held_out=0.4", f"split.seed={seed}", f"split.fraction={args.count / training}"),
             f"engine.seed={seed}",
         ]
         write_split(*open_split(load_config(StudentConfig, None, common)), base / "split")
         for row in args.rows:
             settings, labels = ROWS[row]
-            out = base / row
+            out = base / (row if labels is None or args.alpha == ALPHA else f"{row}_{args.alpha:g}")
             if (out / "result.json").is_file():
                 continue
             overrides = [*common, *settings, f"out={out}"]
             if labels is not None:
-                overrides.append(f"pseudo_labels={pseudo(source, base, *labels, args.alpha)}")
+                overrides.append(f"pseudo_labels={pseudo(source, background, base, *labels, args.alpha)}")
             if row == "all_labels":
                 overrides.append("split.fraction=1.0")
             train_student(load_config(StudentConfig, None, overrides), resume=(out / "last.pt").is_file())
             values = json.loads((out / "result.json").read_text())["validation"]
             shown = " ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "iou")
-            print(f"{args.groups} {args.count} labelled, seed {seed}, {row}: {shown}", flush=True)
+            print(f"{args.groups} {args.count} labelled, seed {seed}, {out.name}: {shown}", flush=True)
 
 
-def pseudo(source: Path, base: Path, kept: str, regions: str, alpha: float) -> Path:
+def pseudo(source: Path, background: bool, base: Path, kept: str, regions: str, alpha: float) -> Path:
     out = base / f"labels_{kept}_{regions}_{alpha:g}"
     if not (out / "record.json").is_file():
         settings = [
-            *(f"source={source}", "background=false", "backbone=nano", "prompts=boxes", f"alpha={alpha}"),
+            *(f"source={source}", f"background={background}", "backbone=nano", "prompts=boxes", f"alpha={alpha}"),
             *(f"labelled={base}/split/labelled.txt", f"unlabelled={base}/split/unlabelled.txt", f"filter={kept}"),
             *(f"regions.kind={regions}", "cpu=true", "overlays=0", f"out={out}"),
         ]

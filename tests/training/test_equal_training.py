@@ -75,7 +75,7 @@ def test_processes_and_micro_batches_agree(tmp_path):
     assert len(losses) == STEPS
     before = Task().net.state_dict()
     assert all((weights[name] - before[name]).abs().max() > 1e-2 for name in weights)  # much has happened
-    for number, (processes, batch, accumulate) in enumerate([(2, 3, 1), (3, 2, 1), (1, 2, 3), (3, 1, 2)]):
+    for number, (processes, batch, accumulate) in enumerate([(2, 3, 1), (3, 2, 1), (1, 2, 3)]):
         settings = {"batch_size": batch, "accumulate": accumulate}
         ours, logged = trained(tmp_path / f"{number}", processes, **settings)
         for name, value in weights.items():

@@ -31,7 +31,23 @@ NUMBERS = st.one_of(
     st.floats(),
 )
 TEXTS = st.one_of(
-    st.sampled_from(["", ".", "..", "../x", "/etc/passwd", "a\0b", "\ud800", "x" * 300, "C:\\x", "${a}", "~", "0.png"]),
+    st.sampled_from(
+        [
+            "",
+            ".",
+            "..",
+            "../x",
+            "/etc/passwd",
+            "a\0b",
+            "\ud800",
+            "x" * 300,
+            "C:\\x",
+            "${a}",
+            "${oc.env:HOME}",
+            "~",
+            "0.png",
+        ]
+    ),
     st.text(max_size=8),
 )
 SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)

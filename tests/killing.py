@@ -1,4 +1,4 @@
-"""Runs in processes of their own that are killed at random moments and started again, until one ends by itself.
+"""Runs in processes of their own that are killed at random moments and started again, until they end by themselves.
 
 ``RUAC_KILLS=50 pytest tests -k killed_at_random`` kills that often in each test instead of a few times.
 """
@@ -7,31 +7,47 @@ import os
 import random
 import signal
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 KILLS = int(os.environ.get("RUAC_KILLS", "3"))
 
 
-def until_done(run: Callable[[], object], seconds: float, seed: int) -> int:
-    """Start ``run()`` again and again, the first `KILLS` times killed within `seconds`; returns how many were killed.
+def killed_at_random(
+    run: Callable[[Path], object], check: Callable[[Path], object], folder: Path, seconds: float, seed: int
+) -> None:
+    """Start ``run(out)`` again and again, each time killed within `seconds`, until it is done; then ``check(out)``.
 
-    The moments are drawn evenly, so that a run is met in its first and in its last writes alike.
+    Once done, it begins again in another folder below `folder`, until `KILLS` processes were killed; the last run is
+    then left to end. seconds: that an undisturbed run takes; the moments are drawn evenly, so that a run is met in
+    its first and in its last writes alike.
     """
-    moments, killed = random.Random(seed), 0
-    for number in range(KILLS + 1):
-        process = os.fork()
-        if not process:
-            try:
-                run()
-                os._exit(0)
-            finally:
-                os._exit(1)
-        if number < KILLS:
+    moments, killed, ended, begun = random.Random(seed), 0, 0, 0
+    while killed < KILLS or begun:
+        process = _start(run, folder / f"{ended}")
+        begun += 1
+        if killed < KILLS:
             time.sleep(moments.uniform(0, seconds))
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         if os.WIFSIGNALED(status):
             killed += 1
-        else:
-            assert os.WEXITSTATUS(status) == 0, "a run that was not killed failed"
-    return killed
+            continue
+        assert os.WEXITSTATUS(status) == 0, f"a run that was not killed failed, the start number {begun}"
+        check(folder / f"{ended}")
+        print(f"run {ended}: begun {begun} times, as it should be; {killed} killed so far", flush=True)
+        ended, begun = ended + 1, 0
+
+
+def _start(run: Callable[[Path], object], out: Path) -> int:
+    process = os.fork()
+    if not process:
+        try:
+            run(out)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return process

@@ -15,7 +15,7 @@ from ruac.backbone.nano import Nano, load_nano
 from ruac.backbone.sam1 import MEDSAM, load_sam1, sam1_backbone
 from ruac.backbone.sam2_parts import build_official
 from ruac.base.assets import asset_root
-from ruac.base.config import load_config
+from ruac.base.config import load_record
 from ruac.base.errors import RuacError
 
 KINDS = ("nano", *OFFICIAL, "medsam_lite")
@@ -43,7 +43,7 @@ def backbone_config(spec: str) -> BackboneConfig:
     """Read `spec`: one of the names in ``configs/backbone/`` or the path of a YAML file."""
     names = {file.stem: file for file in sorted((ROOT / "configs" / "backbone").glob("*.yaml"))}
     if spec in names or Path(spec).suffix in (".yaml", ".yml"):
-        return load_config(BackboneConfig, names.get(spec, spec))
+        return load_record(BackboneConfig, names.get(spec, spec))
     near = difflib.get_close_matches(spec, names, n=1, cutoff=0.0)[0]
     known = f"expected one of {', '.join(names)}, or the path of a YAML file"
     raise RuacError(f"backbone {spec!r}: {known}; did you mean '{near}'?")
@@ -52,7 +52,7 @@ def backbone_config(spec: str) -> BackboneConfig:
 def backbone_name(config: BackboneConfig) -> str | None:
     """The name in ``configs/backbone/`` of that checkpoint, so that it can be found without a path of anybody's own."""
     for path in sorted((ROOT / "configs" / "backbone").glob("*.yaml")):
-        own = load_config(BackboneConfig, path)
+        own = load_record(BackboneConfig, path)
         if (own.kind, own.checkpoint) == (config.kind, config.checkpoint):
             return path.stem
     return None

@@ -50,11 +50,28 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
     return _build(cls, layers, together=files)
 
 
+def load_record(cls: type[T], path: str | Path) -> T:
+    """Build the dataclass `cls` from a YAML file that may come from anyone: a run's ``config.yaml``, a backbone's.
+
+    Raises as `load_config` does, and for what would reach out of that file: an interpolation, which may read the
+    environment, and a ``base``.
+    """
+    path = asset_path(at_home(path))
+    values = OmegaConf.to_container(_read_yaml(cls, path))
+    if "base" in values:
+        raise RuacError(f"{path}: key 'base': a file that comes with a model may not name another one")
+    return config_from(cls, values, str(path))
+
+
 def config_from(cls: type[T], values: Any, source: str) -> T:
-    """Build the dataclass `cls` from a mapping that was read from `source`; raises as `load_config` does."""
+    """Build the dataclass `cls` from a mapping that was read from `source`, which may come from anyone.
+
+    Raises as `load_config` does, and for an interpolation.
+    """
     if not isinstance(values, dict):
         raise RuacError(f"{source}: expected a mapping of keys, found {type(values).__name__}")
     try:
+        _check_plain(values, source, "")
         layer = OmegaConf.create(values)
     except (OmegaConfBaseException, RecursionError) as error:
         raise RuacError(f"{source}: no values of a config: {_one_line(error)[:300]}") from error
@@ -62,6 +79,15 @@ def config_from(cls: type[T], values: Any, source: str) -> T:
         return _build(cls, [(source, layer)])
     except RuacError as error:  # of what was not given, or is impossible
         raise error if source in str(error) else RuacError(f"{source}: {error}") from None
+
+
+def _check_plain(value: Any, source: str, place: str) -> None:
+    """Raise `RuacError` for text that OmegaConf would replace: ``${oc.env:HOME}``, at any depth."""
+    if isinstance(value, str) and "${" in value:
+        raise RuacError(f"{source}: key '{place}': {value[:100]!r}, expected a value as it is, without '${{'")
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in inside:
+        _check_plain(entry, source, f"{place}[{key}]" if isinstance(value, list) else f"{place}.{key}".lstrip("."))
 
 
 def save_config(config: Any, path: str | Path) -> None:

@@ -1,13 +1,14 @@
 """Files that are either whole or absent, and their hashes."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 
 from ruac.base.errors import RuacError, one_line
 
-_LEFT_OVER = re.compile(r"\..*\.\d+\.tmp")  # of `atomic_path`
+_LEFT_OVER = re.compile(r"\..*\.(\d+)\.tmp")  # of `atomic_path` and `atomic_folder`, with the process
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
@@ -56,18 +57,20 @@ def _explained(path: Path) -> Iterator[None]:
 def atomic_folder(path: str | Path, *, last: str) -> Iterator[Path]:
     """Yield a temporary sibling folder to fill; its files become those of `path` on success.
 
-    A `path` that does not exist appears whole. In one that does, files are replaced one by one, `last` after all
-    others, and files of other names stay. On an exception the temporary folder is removed and `path` left as it was.
+    A `path` that does not exist or is empty appears whole. In any other, files are replaced one by one, `last` after
+    all others, and files of other names stay. On an exception the temporary folder is removed and `path` left as it
+    was. What a killed process was writing for `path` is cleared away.
     Raises `RuacError` when the disk is full or the folder cannot be written.
     """
     path = Path(path).absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _explained(path):
         try:
+            _clear(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
             temporary.mkdir(parents=True)
             yield temporary
-            if not path.exists():
-                temporary.rename(path)
+            if not path.exists() or (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
+                temporary.replace(path)
             else:
                 for file in sorted(temporary.iterdir(), key=lambda file: file.name == last):
                     os.replace(file, path / file.name)
@@ -79,7 +82,7 @@ def atomic_folder(path: str | Path, *, last: str) -> Iterator[Path]:
 def held(folder: str | Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold `folder`, made where it is not there, as the only run in it: the system lets go of it whatever happens.
 
-    Clears away what a killed run was writing with `atomic_path`. patience: seconds to wait for workers of a killed run
+    Clears away what killed processes were writing in it. patience: seconds to wait for workers of a killed run
     to notice. Raises `RuacError` where another run holds it, or it cannot be made.
     """
     import fcntl  # where there is none, only those who hold folders are to notice
@@ -100,12 +103,33 @@ def held(folder: str | Path, *, patience: float = 0.0) -> Iterator[None]:
                 if time.monotonic() >= give_up:
                     raise RuacError(f"{folder}: another run is at work here") from None
                 time.sleep(0.1)
-        for path in folder.rglob(".*.tmp"):
-            if _LEFT_OVER.fullmatch(path.name):
-                path.unlink()
+        _clear(folder.rglob(".*.tmp"))
         yield
     finally:
         os.close(lock)
+
+
+def _clear(paths: Iterable[Path]) -> None:
+    """Remove the temporary files and folders among `paths` whose processes, on this machine, are no more."""
+    for path in list(paths):
+        name = _LEFT_OVER.fullmatch(path.name)
+        if name is None or _lives(int(name[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether another process has that number; this one has only begun."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def at_home(path: str | Path) -> Path:

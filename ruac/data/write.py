@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from ruac.base.errors import RuacError
+from ruac.base.files import atomic_folder
 from ruac.data.sample import IMAGE_SUFFIXES, Sample
 
 
@@ -36,19 +34,9 @@ def write_coco(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RuacError(f"{out}: exists already, expected a new or empty folder")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        (temporary / "images").mkdir(parents=True)
-        _write_into(temporary, samples, splits or {}, progress)
-        os.replace(temporary, out)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RuacError(f"{out}: no free disk space, nothing was written") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
-            raise RuacError(f"{out}: cannot be written: {error.strerror}") from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(out, last="annotations.json") as folder:
+        (folder / "images").mkdir()
+        _write_into(folder, samples, splits or {}, progress)
 
 
 def _write_into(

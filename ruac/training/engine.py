@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, held
 from ruac.base.provenance import save_record
-from ruac.training.finite import average, check_finite, check_loss
+from ruac.training.finite import average, check_gradients, check_loss
 
 LAST = "last.pt"
 PATIENCE = 10.0  # seconds, in which the data workers of a killed run notice and let go of its folder
@@ -109,8 +109,8 @@ def train(task: Task, data: Dataset, config: EngineConfig, out: str | Path, *, r
     items. run_config: saved beside the checkpoints with the environment. resume: continue from
     ``out/last.pt``. Raises `RuacError` when `out` holds another run and `resume` is off, when there
     is nothing to resume, when processes, batch_size or accumulate differ from those of the run to be
-    resumed, when another run is at work in `out`, or when the loss (with the terms at fault) or a gradient is not
-    finite (the last checkpoint stays).
+    resumed, when another run is at work in `out`, or when the loss or a gradient is not finite (naming the
+    terms and the groups of parameters at fault; the last checkpoint stays).
     """
     out = Path(out)
     if resume and not (out / LAST).exists():
@@ -184,9 +184,9 @@ def _train(
                 check_loss(terms, step, checkpoint, accelerator)
                 accelerator.backward(terms["loss"])
                 if accelerator.sync_gradients:
-                    norms = _group_norms(groups) if step % config.log_every == 0 else {}
+                    norms = _group_norms(groups)  # before the clip, which spreads what is not finite
                     norm = accelerator.clip_grad_norm_([p for g in groups for p in g["params"]], config.clip)
-                    check_finite(norm, "gradient norm", step, checkpoint, accelerator)
+                    check_gradients(norm, norms, step, checkpoint, accelerator)
                 optimizer.step()
                 optimizer.zero_grad()
             micro += 1
@@ -197,7 +197,8 @@ def _train(
                 values = average(terms, accelerator)
                 line = " ".join(f"{k} {v:.4f}" for k, v in values.items() if "/" not in k or k.endswith("/total"))
                 rates = {f"rate/{g['name']}": g["lr"] for g in optimizer.param_groups}
-                accelerator.log({f"train/{k}": v for k, v in values.items()} | norms | rates, step=done)
+                gradients = {f"gradient/{name}": float(norm) for name, norm in norms.items()}
+                accelerator.log({f"train/{k}": v for k, v in values.items()} | gradients | rates, step=done)
                 advance(done, f"step {done} {line}")
             else:
                 advance(done, None)
@@ -284,11 +285,12 @@ def _due(done: int, every: int, total: int) -> bool:
     return every > 0 and (done % every == 0 or done == total)
 
 
-def _group_norms(groups: list[dict[str, Any]]) -> dict[str, float]:
+def _group_norms(groups: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Norms of the gradients by name of the group, left on their device: nothing waits for them in most steps."""
     norms = {}
     for group in groups:
-        grads = [p.grad.flatten() for p in group["params"] if p.grad is not None]
-        norms[f"gradient/{group['name']}"] = float(torch.cat(grads).norm()) if grads else 0.0
+        parts = [p.grad.norm() for p in group["params"] if p.grad is not None]
+        norms[group["name"]] = torch.stack(parts).norm() if parts else torch.zeros(())
     return norms
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ruac.backbone import backbone_config, load_backbone
 from ruac.backbone.lora import merge_lora
-from ruac.base.config import load_config
+from ruac.base.config import load_record
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256
 from ruac.inference.export import export_model
@@ -29,7 +29,7 @@ def export_run(run: str | Path, out: str | Path, *, with_backbone: bool, card: M
     run = Path(run)
     if not (run / LAST).is_file():
         raise RuacError(f"{run / LAST}: not found; expected the out= folder of ruac train")
-    config = load_config(TrainConfig, run / "config.yaml")
+    config = load_record(TrainConfig, run / "config.yaml")
     if config.tunes_backbone and not with_backbone:
         raise RuacError(f"{run}: the backbone was fine-tuned; a head-only export would lose it")
     with torch.random.fork_rng(devices=[]):

@@ -24,10 +24,16 @@ def check_loss(terms: dict[str, Tensor], step: int, checkpoint: Path, accelerato
     raise _not_finite("loss", step, checkpoint, f", nor is {', '.join(parts)}" if parts else "")
 
 
-def check_finite(value: Tensor, what: str, step: int, checkpoint: Path, accelerator: Accelerator) -> None:
-    """Raise `RuacError` on every process if a number, called `what`, is not finite on any of them."""
-    if not bool(torch.isfinite(accelerator.gather(value.detach().reshape(1))).all()):
-        raise _not_finite(what, step, checkpoint)
+def check_gradients(
+    norm: Tensor, groups: dict[str, Tensor], step: int, checkpoint: Path, accelerator: Accelerator
+) -> None:
+    """Raise `RuacError` on every process if the norm of all gradients is not finite, with the `groups` that are not.
+
+    groups: norms by name of the group of parameters, the same on all processes, whose gradients are averaged.
+    """
+    if not bool(torch.isfinite(accelerator.gather(norm.detach().reshape(1))).all()):
+        broken = [name for name, value in groups.items() if not math.isfinite(value)]
+        raise _not_finite("gradient norm", step, checkpoint, f" in {', '.join(broken)}" if broken else "")
 
 
 def _not_finite(what: str, step: int, checkpoint: Path, named: str = "") -> RuacError:

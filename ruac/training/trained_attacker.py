@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ruac.backbone import load_backbone
-from ruac.base.config import load_config
+from ruac.base.config import load_record
 from ruac.base.errors import RuacError
 from ruac.training.adversarial import AdversarialTask, TrainConfig
 from ruac.training.attack import Attacker
@@ -22,7 +22,7 @@ def run_config(run: str | Path) -> TrainConfig:
     run = Path(run)
     if not (run / LAST).is_file():
         raise RuacError(f"{run / LAST}: not found; expected the out= folder of ruac train")
-    return load_config(TrainConfig, run / "config.yaml")
+    return load_record(TrainConfig, run / "config.yaml")
 
 
 def load_attacker(run: str | Path, backbone: str) -> Attacker:

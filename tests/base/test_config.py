@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ruac.base.assets import asset_root, named_config
-from ruac.base.config import config_from, load_config, save_config
+from ruac.base.config import config_from, load_config, load_record, save_config
 from ruac.base.errors import RuacError
 from ruac.evaluation.sweep.config import SweepConfig
 from ruac.training.curriculum import CurriculumConfig, Phase, paper_phases
@@ -186,7 +186,7 @@ def test_a_saved_config_is_read_back(tmp_path):
     config = Outer("a: b # c", 3, None, Inner(1e-8, ["1", "null"]), [Inner(), Inner(2.0)])
     path = tmp_path / "new" / "folder" / "config.yaml"
     save_config(config, path)
-    assert load_config(Outer, path) == config
+    assert load_config(Outer, path) == load_record(Outer, path) == config
 
 
 def test_a_mapping_is_checked_in_the_same_way():
@@ -202,6 +202,29 @@ def test_a_mapping_is_checked_in_the_same_way():
         with pytest.raises(RuacError) as info:
             config_from(Outer, values, "x.json")
         assert message in str(info.value)
+
+
+INTERPOLATIONS = {
+    "source": "${oc.env:RUAC_SECRET}",
+    "split": "a ${oc.decode:'1'}",
+    "inner": {"names": ["x", "${source}"]},
+    "parts": [{"names": ["${oc.env:RUAC_SECRET,none}"]}],
+}
+
+
+@pytest.mark.parametrize("key", INTERPOLATIONS)
+def test_a_file_from_anyone_reads_no_environment_and_no_other_file(tmp_path, write, monkeypatch, key):
+    monkeypatch.setenv("RUAC_SECRET", "hidden")
+    values = {"source": "a", key: INTERPOLATIONS[key]}
+    path = write(json.dumps(values))
+    for read in (lambda: load_record(Outer, path), lambda: config_from(Outer, values, str(path))):
+        with pytest.raises(RuacError, match=rf"config\.yaml: key '{key}[^']*': .*, expected a value as it is") as info:
+            read()
+        assert "hidden" not in str(info.value)
+    assert load_config(Outer, path).source == ("hidden" if key == "source" else "a")  # of a user's own it is a feature
+    (tmp_path / "other.yaml").write_text("source: hidden\n")
+    with pytest.raises(RuacError, match=r"config\.yaml: key 'base': a file that comes with a model may not name an"):
+        load_record(Outer, write("base: other.yaml\n"))
 
 
 @dataclass

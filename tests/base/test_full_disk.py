@@ -1,5 +1,6 @@
 """Disks that are full or read-only: every writer says so, names the file and leaves the last good one."""
 
+import os
 import subprocess
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from ruac.base.errors import RuacError
-from ruac.base.files import held, write_text
+from ruac.base.files import atomic_folder, held, write_text
 from ruac.calibration.temperature import Temperature
 from ruac.data.write import write_coco
 from ruac.evaluation.metrics import ReliabilitySums
@@ -92,16 +93,33 @@ def test_a_chunk_that_is_whole_is_read_again(tmp_path):
     assert load_chunk(tmp_path / "a.npz", "key").images == ["n"]
 
 
+DEAD = (1 << 22) + 1  # no process has such a number
+
+
 def test_a_folder_is_held_by_one_run_and_let_go(tmp_path):
-    left = tmp_path / "out" / "sub" / ".last.pt.123.tmp"
-    left.parent.mkdir(parents=True)
-    left.touch()
-    with held(tmp_path / "out"):
-        assert not left.exists()
-        with pytest.raises(RuacError, match="out: another run is at work here"), held(tmp_path / "out", patience=0.2):
-            pass
+    message = "out: another run is at work here"
+    with held(tmp_path / "out"), pytest.raises(RuacError, match=message), held(tmp_path / "out", patience=0.2):
+        pass
     with held(tmp_path / "out"):
         pass
     (tmp_path / "file").touch()
     with pytest.raises(RuacError, match="file: cannot be written"), held(tmp_path / "file"):
         pass
+
+
+def test_what_dead_processes_were_writing_goes_and_all_else_stays(tmp_path):
+    def leave(*processes):
+        for process in processes:
+            (tmp_path / "out" / "sub" / f".export.{process}.tmp").mkdir(parents=True)
+            for place in ("", f"sub/.export.{process}.tmp/"):
+                (tmp_path / "out" / f"{place}.last.pt.{process}.tmp").touch()
+
+    stays = [".last.pt.1.tmp", "sub", "sub/.export.1.tmp", "sub/.export.1.tmp/.last.pt.1.tmp", "x.7.tmp"]
+    leave(DEAD, 10**30, os.getpid(), 1)  # the last one lives
+    (tmp_path / "out" / "x.7.tmp").touch()
+    with held(tmp_path / "out"):
+        assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("out/**/*")) == stays
+    leave(DEAD)
+    with atomic_folder(tmp_path / "out" / "sub" / "export", last="a") as folder:
+        (folder / "a").touch()
+    assert sorted(path.name for path in (tmp_path / "out" / "sub").iterdir()) == [".export.1.tmp", "export"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from killing import KILLS, until_done
+from killing import KILLS, killed_at_random
 
 from ruac.base.errors import RuacError
 from ruac.base.files import sha256
@@ -22,17 +22,25 @@ def test_killed_at_random_moments(config, tmp_path):
     whole = config(out=str(tmp_path / "whole"), cache=str(tmp_path / "whole_answers"))
     started = time.monotonic()
     run_calibrate(whole)
-    seconds = time.monotonic() - started
-    parts = replace(whole, out=str(tmp_path / "parts"), cache=str(tmp_path / "part_answers"))
-    assert until_done(lambda: run_calibrate(parts), seconds, seed=2) >= 1
-    ours, theirs = (read_calibrator(Path(each.out) / CALIBRATOR) for each in (parts, whole))
-    assert ours[0] == theirs[0]  # of the file's header, which safetensors writes in any order
-    assert {name: x.tolist() for name, x in ours[1].items()} == {name: x.tolist() for name, x in theirs[1].items()}
-    names = [sorted(p.relative_to(c).as_posix() for p in Path(c).rglob("*")) for c in (whole.cache, parts.cache)]
-    assert [name for name in names[1] if not name.endswith(".tmp")] == names[0]
-    for name in names[0]:
-        if name.endswith(".safetensors"):
-            assert sha256(Path(parts.cache) / name) == sha256(Path(whole.cache) / name)
+    calibrator = read_calibrator(Path(whole.out) / CALIBRATOR)
+    answers = contents(Path(whole.cache))
+
+    def run(out):
+        run_calibrate(replace(whole, out=str(out), cache=str(out / "answers")))
+
+    def check(out):
+        header, tensors = read_calibrator(out / CALIBRATOR)
+        assert header == calibrator[0]  # safetensors writes it in any order
+        assert {name: x.tolist() for name, x in tensors.items()} == {n: x.tolist() for n, x in calibrator[1].items()}
+        assert contents(out / "answers") == answers
+
+    killed_at_random(run, check, tmp_path / "parts", time.monotonic() - started, seed=2)
+
+
+def contents(cache):
+    """Hashes of all answers by name, and the names of other files; what was being written is no answer."""
+    paths = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+    return {p.relative_to(cache).as_posix(): sha256(p) if p.suffix == ".safetensors" else None for p in paths}
 
 
 def test_answers_exports_and_calibrators_cut_at_any_page_are_refused(config, tmp_path):

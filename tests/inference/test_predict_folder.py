@@ -4,10 +4,12 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
 from builders import with_head
+from killing import KILLS, killed_at_random
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -171,6 +173,27 @@ def test_a_killed_run_started_again_gives_the_same_folder(predictor, pictures, t
             kept.add(len(run(out).kept))
             assert contents(out) == whole
     assert kept == {0, 1, 2, 3}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240 + 120 * KILLS)
+def test_killed_at_random_moments(predictor, pictures, tmp_path):
+    question = FolderQuestion({name: [BOX, CLICKS] for name in picture_names(pictures)[0]})
+    started = time.monotonic()
+    predict_folder(predictor, pictures, tmp_path / "whole", question, progress=False)
+    seconds = time.monotonic() - started
+    whole = contents(tmp_path / "whole")
+
+    def check(out):
+        assert contents(out) == whole
+
+    killed_at_random(
+        lambda out: predict_folder(predictor, pictures, out, question, progress=False),
+        check,
+        tmp_path / "parts",
+        seconds,
+        seed=5,
+    )
 
 
 def test_two_runs_do_not_share_a_folder(predictor, pictures, tmp_path, monkeypatch):

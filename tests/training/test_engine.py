@@ -212,11 +212,21 @@ class _Explode(torch.autograd.Function):
 def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
     task = Toy()
     task.dirty = lambda error: _Explode.apply(error) if len(task.losses) == 2 else error
-    with pytest.raises(RuacError, match="step 3: the gradient norm is not finite"):
+    with pytest.raises(RuacError, match="step 3: the gradient norm is not finite in head, attacker; training stopped"):
         run(tmp_path / "run", task, steps=5, save_every=1)
     kept = Toy()
     assert load_checkpoint(tmp_path / "run" / LAST, kept) == 2
     assert_same(weights(kept), weights(task))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])  # the last: a finite gradient, no finite norm
+@pytest.mark.parametrize("part", ["head", "attacker"])
+def test_the_group_whose_gradient_is_not_finite_is_named(tmp_path, part, value):
+    task = Toy()
+    getattr(task, part).weight.register_hook(lambda gradient: torch.full_like(gradient, value))
+    message = rf"step 1: the gradient norm is not finite in {part}; training stopped, no checkpoint"
+    with pytest.raises(RuacError, match=message):
+        run(tmp_path / "run", task, steps=2, log_every=5)
 
 
 def test_a_broken_start_says_that_nothing_was_saved(tmp_path):

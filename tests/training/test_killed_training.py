@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from killing import KILLS, until_done
+from killing import KILLS, killed_at_random
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import Dataset
@@ -96,14 +96,17 @@ def everything(path):
 @pytest.mark.slow
 @pytest.mark.timeout(240 + 120 * KILLS)
 def test_killed_at_random_moments(tmp_path):
-    started = time.monotonic()
-    run(tmp_path / "whole", Task(pause=0.05))
-    seconds = time.monotonic() - started
-    out = tmp_path / "parts"
-    assert until_done(lambda: run(out, Task(pause=0.05)), seconds, seed=1) >= 1
-    assert everything(out / LAST) == everything(tmp_path / "whole" / LAST)
-    assert losses(out) == losses(tmp_path / "whole")
-    assert not [path for path in out.rglob(".*.tmp")]
+    whole, started = tmp_path / "whole", time.monotonic()
+    run(whole, Task(pause=0.05))
+
+    def check(out):
+        assert everything(out / LAST) == everything(whole / LAST)
+        assert losses(out) == losses(whole)
+        assert not [path for path in out.rglob(".*.tmp")]
+
+    killed_at_random(
+        lambda out: run(out, Task(pause=0.05)), check, tmp_path / "parts", time.monotonic() - started, seed=1
+    )
 
 
 def test_two_runs_on_one_folder(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
@@ -9,6 +10,7 @@ from accelerate.utils import gather_object
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ruac.base.errors import RuacError
+from ruac.base.files import held
 from ruac.data.sample import Record
 from ruac.evaluation.score import evaluate_image
 from ruac.evaluation.sweep.chunks import ChunkWriter
@@ -25,9 +27,15 @@ def run_sweep(config: SweepConfig) -> Path:
     The processes of ``accelerate launch`` share the work image by image, over a folder that all of them see; the
     results do not depend on their number. An image that cannot be read is left out, named in the manifest under
     "failed", and tried again by the next sweep into the same folder. Ctrl-C and SIGTERM finish the image at hand.
-    Raises `RuacError` for unusable models or domains, and if no image at all could be read.
+    Raises `RuacError` for unusable models or domains, if no image at all could be read, and if another sweep is at
+    work in the folder.
     """
     sweep = open_sweep(config)
+    with held(sweep.out) if is_main_process() else nullcontext():
+        return _run(sweep)
+
+
+def _run(sweep: Sweep) -> Path:
     state = PartialState()
     if state.is_main_process:
         drop_edited(sweep)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruac.backbone.load import ROOT
-from ruac.base.config import config_from, load_config
+from ruac.base.config import config_from, load_config, load_record
 from ruac.base.errors import RuacError
 from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.inference.export import CONFIG, WEIGHTS
@@ -102,7 +102,7 @@ class Run:
 
     def differs(self) -> list[str]:
         """Names of the settings with which the folder's run was made otherwise."""
-        made, asked = vars(load_config(TrainConfig, self.folder / "config.yaml")), vars(self.settings())
+        made, asked = vars(load_record(TrainConfig, self.folder / "config.yaml")), vars(self.settings())
         return [name for name in asked if made[name] != asked[name]]
 
 

@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from ruac.base.errors import RuacError
+from ruac.base.files import held
 from ruac.data.identity import image_names
 from ruac.data.open import open_dataset
 from ruac.evaluation.protocol import ProtocolConfig
@@ -269,6 +270,13 @@ def test_images_added_to_a_data_set_leave_its_finished_ones(config, shelf, tmp_p
     assert len(seen) == len(set(seen)) == 4
     objects = pd.read_parquet(out / "objects.parquet")
     assert list(objects.image.unique()) == sorted(objects.image.unique())
+
+
+def test_a_second_sweep_into_the_same_folder_is_refused(config, monkeypatch, sweep):
+    seen = count_images(monkeypatch)
+    with held(Path(config.out)), pytest.raises(RuacError, match="out: another run is at work here"):
+        sweep(config)
+    assert not seen
 
 
 def test_costly_images_come_first(shelf, tmp_path):

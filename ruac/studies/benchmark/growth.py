@@ -31,13 +31,12 @@ def run(*, sides: Sequence[int], objects: Sequence[int], batches: Sequence[int],
         }
         seconds = fastest(works, repeats=repeats)
         rows += [(name, f"{side} px", value, side**2) for name, value in seconds.items()]
-    model = Case("nano", 256).model()
+    model, protocol = Case("nano", 256).model(), ProtocolConfig()
+    models = {"ruac": model}
     for count in objects:
         sample = Case("nano", 256, count).sample()
         count = len(sample.masks)
-        one = {
-            "sweep": lambda s=sample: evaluate_image({"m": model}, s, ProtocolConfig(), Scores(), domain="benchmark")
-        }
+        one = {"sweep": lambda s=sample: evaluate_image(models, s, protocol, Scores(), domain="benchmark")}
         one["sweep"]()
         value = fastest(one, repeats=repeats)["sweep"]
         rows.append(("sweep of a picture", f"{count} objects", value, count))

@@ -65,8 +65,8 @@ def markdown(rows: Iterable[Row]) -> str:
     """The rows as a table."""
     lines = ["| name | seconds | spread | ratio | target | verdict | note |", "|---|---|---|---|---|---|---|"]
     cells = (
-        (r.name, f"{r.seconds:.3g}", "" if r.spread is None else f"{r.spread:.0%}")
-        + (f"{r.ratio:.3g}", r.target, r.verdict, r.note)
+        (r.name, f"{r.seconds:.3g}", spread, f"{r.ratio:.3g}", r.target, r.verdict, r.note)
         for r in rows
+        for spread in ["" if r.spread is None else f"{r.spread:.0%}"]
     )
     return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in cells)])

@@ -89,7 +89,7 @@ def test_what_changed_between_two_files(tmp_path, capsys):
 def test_files_of_something_else_are_refused(tmp_path, content):
     path = tmp_path / "rows.json"
     path.write_text(content)
-    with pytest.raises(RuacError, match="rows.json"):
+    with pytest.raises(RuacError, match=r"rows\.json"):
         record.compare(path, path)
     with pytest.raises(RuacError, match="No such file"):
         record.compare(tmp_path / "absent.json", path)

@@ -15,7 +15,20 @@ from ruac.cli import VERBS
 from ruac.cli.parser import verb_parser
 
 EXAMPLE = "ruac benchmark metrics sweep --quick"
-NAMES = ("metrics", "sweep", "memory", "boundary", "head", "step", "looks", "growth", "processes", "startup", "demo")
+NAMES = (
+    "metrics",
+    "sweep",
+    "memory",
+    "boundary",
+    "head",
+    "step",
+    "looks",
+    "growth",
+    "processes",
+    "merge",
+    "startup",
+    "demo",
+)
 ON_REQUEST = ("onnx", "gpu")  # not among all: need what not every machine has
 
 
@@ -29,6 +42,7 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
         head,
         looks,
         memory,
+        merge,
         metrics,
         onnx,
         processes,
@@ -71,6 +85,7 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
             {"cases": [small], "pictures": 10, "repeats": 3},
             {"cases": [small], "pictures": 2, "repeats": 1},
         ),
+        "merge": (merge.run, {"models": 50, "repeats": 2}, {"models": 5, "repeats": 1}),
         "startup": (startup.run, {"verbs": VERBS, "repeats": 3}, {"verbs": VERBS, "repeats": 1}),
         "demo": (demo.run, {"repeats": 5}, {"repeats": 2}),
         "onnx": (

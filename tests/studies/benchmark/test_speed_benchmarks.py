@@ -7,7 +7,7 @@ import torch
 
 from ruac.base.errors import RuacError
 from ruac.cli import benchmark
-from ruac.studies.benchmark import growth, looks, processes, record, step
+from ruac.studies.benchmark import growth, looks, merge, processes, record, step
 from ruac.studies.benchmark.cases import Case
 from ruac.studies.benchmark.rows import Least, Row
 
@@ -52,6 +52,12 @@ def test_growth_is_relative_to_the_smallest():
     one, three = rows["encode a batch, 1 pictures"], rows["encode a batch, 3 pictures"]
     assert three.ratio == pytest.approx(three.seconds / one.seconds / 3)
     assert rows["sweep of a picture, 1 objects"].ratio == 1
+
+
+def test_a_merge_is_that_of_fifty_models():
+    (row,) = merge.run(models=2, repeats=1)
+    assert row.ratio == pytest.approx(row.seconds * 25 * 24 / 60)
+    assert row.note.startswith("50 models, 24 domains: ")
 
 
 @pytest.mark.slow  # starts processes, which import everything

@@ -67,14 +67,14 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
             head.run,
             {"cases": [Case(k, side, n) for k, side in (("tiny", 1024), ("nano", 256)) for n in (1, 10)], "repeats": 5}
             | training,
-            {"cases": [small], "repeats": 2} | training,
+            {"cases": [*(Case("nano", 256, n) for n in (1, 10)), Case("tiny", 1024, 1)], "repeats": 2} | training,
         ),
         "step": (
             step.run,
             {"side": 256, "batch_size": 2, "repeats": 5},
-            {"side": 128, "batch_size": 1, "repeats": 2},
+            {"side": 256, "batch_size": 2, "repeats": 2},
         ),
-        "looks": (looks.run, {"side": 256, "objects": 10, "repeats": 5}, {"side": 128, "objects": 4, "repeats": 2}),
+        "looks": (looks.run, {"side": 256, "objects": 10, "repeats": 5}, {"side": 256, "objects": 10, "repeats": 2}),
         "growth": (
             growth.run,
             {"sides": (256, 512, 768, 1024), "objects": (1, 4, 16, 64), "batches": (1, 2, 4, 8), "repeats": 3},

@@ -61,6 +61,7 @@ def test_a_merge_is_that_of_fifty_models():
 
 
 @pytest.mark.slow  # starts processes, which import everything
+@pytest.mark.timeout(900)
 def test_two_processes_are_compared_with_one():
     one, two = processes.run(cases=[Case("nano", 64, 2)], pictures=1, repeats=1)
     assert two.ratio == pytest.approx(2 * one.seconds / two.seconds)

@@ -179,8 +179,9 @@ class ReliabilitySums:
         u, uu, e, ee, ue, nll = (int(v) for v in self.moments)
         n = self.count
         median = certainty.median_edge(correct, wrong, UNCERTAINTY_EDGES)
-        at_threshold = self.quadrants(median if threshold is None else threshold)
-        at_taus = certainty.pavpu(self.quadrants(np.array(TAUS)))
+        counts = self.quadrants(np.array([median if threshold is None else threshold, *TAUS]))  # together: one pass
+        at_threshold = certainty.Quadrants(*(part[0] for part in counts))
+        at_taus = certainty.pavpu(certainty.Quadrants(*(part[1:] for part in counts)))
         patches = certainty.pavpu(certainty.quadrants(*self.patches, np.array([0, *TAUS, 1]), np.array(TAUS)))
         medians = certainty.Quadrants(*self.at_median.reshape(-1))
         if self.at_median.sum() != n:  # pixels of a state saved before these were counted

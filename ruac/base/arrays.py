@@ -26,6 +26,6 @@ def narrowed(values: np.ndarray) -> np.ndarray:
     """Integers of a narrower type that holds all of them, if there is one; anything else as it is."""
     if values.dtype.kind not in "iu" or not values.size:
         return values
-    ends = (np.min_scalar_type(int(end)) for end in (values.min(), values.max()))
-    narrow = np.result_type(*ends)
+    low, high = int(values.min()), int(values.max())
+    narrow = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
     return values.astype(narrow) if narrow.itemsize < values.dtype.itemsize else values

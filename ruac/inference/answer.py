@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ruac.backbone.outputs import upsample
-from ruac.uncertainty import decompose
+from ruac.backbone.outputs import of_token, upsample
+from ruac.uncertainty import decompose, probit_logit
 from ruac.uncertainty.maps import logit_uncertainty
 
 if TYPE_CHECKING:
@@ -36,19 +36,23 @@ def answer_maps(prediction: Prediction, tokens: Tensor, size: tuple[int, int], *
     Logits are upsampled, not probabilities, as SAM 2 does with its masks: so the probability crosses 1/2 in the same
     cell of the logits' grid as the mask's contour. Parts and own scores are upsampled as they are.
     """
-    logits = [prediction.calibrated_logit(token) for token in tokens.unbind(1)]
-    logit = upsample(torch.cat(logits, dim=1) if len(logits) > 1 else logits[0], size)
-    total = logit_uncertainty(logit)
+    logits: list[Tensor] = []
     split: dict[str, list[Tensor]] = {}
     own: dict[str, list[Tensor]] = {}
-    if prediction.posterior is not None:
-        for token in tokens.unbind(1):
-            posterior = prediction.posterior.select(token)
-            if parts:
-                for name, part in zip(("aleatoric", "epistemic"), decompose(*posterior.calibrated()), strict=True):
-                    split.setdefault(name, []).append(part)
-            for name, score in posterior.scores().items():
-                own.setdefault(name, []).append(score)
+    for token in tokens.unbind(1):
+        if prediction.posterior is None:
+            logits.append(of_token(prediction.logits, token).float())
+            continue
+        posterior = prediction.posterior.select(token)
+        mean, variance = posterior.calibrated()  # once: it is most of the work
+        logits.append(probit_logit(mean, variance))
+        if parts:
+            for name, part in zip(("aleatoric", "epistemic"), decompose(mean, variance), strict=True):
+                split.setdefault(name, []).append(part)
+        for name, score in posterior.scores().items():
+            own.setdefault(name, []).append(score)
+    logit = upsample(torch.cat(logits, dim=1) if len(logits) > 1 else logits[0], size)
+    total = logit_uncertainty(logit)
     split, own = ({k: upsample(torch.cat(v, dim=1), size) for k, v in maps.items()} for maps in (split, own))
     # In place: a map of all objects at once is slow to get from the system.
     return Maps(logit.sigmoid_() if not logit.requires_grad else logit.sigmoid(), total, split, own)

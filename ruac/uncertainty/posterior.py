@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,8 +9,6 @@ from torch import Generator, Tensor
 
 from ruac.uncertainty import weibull
 from ruac.uncertainty.local_temperature import LocalScale, scaled
-
-_BLOCK = 1 << 16  # values
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +22,18 @@ class Factor:
     mean: Tensor
     shape: Tensor
 
+    def cv2(self) -> Tensor:
+        """Squared coefficient of variation, of the shape of `shape`."""
+        return weibull.cv2(self.shape)
+
     def variance(self) -> Tensor:
-        return self.mean.square() * weibull.cv2(self.shape)
+        return self.mean.square() * self.cv2()
+
+    def weighted_squares(self, spread: Tensor, still: Tensor) -> Tensor:
+        """``sum_c mean_c^2 (spread_kc cv2_c + still_kc)``, ``[N, K, h, w]``, of image tokens ``[N, c, h, w]`` and
+        weights ``[N, K, c]``."""
+        squared = self.mean.square()
+        return inner_product(spread, squared * self.cv2()) + inner_product(still, squared)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         """One reparameterised draw, of the shape of `mean`."""
@@ -68,25 +75,10 @@ class Posterior:
         Computed at each access and not before, at the cost of two inner products.
         """
         weight = self.weight.variance().sum(-2)
-        squared_mean = self.weight.mean.sum(-2).square()
-        parts = []
-        for mean, shape in self._blocks():
-            squared = mean.square()
-            pixel = squared * weibull.cv2(shape)
-            if not self.full_variance:
-                parts.append(inner_product(weight, pixel))
-            else:  # Var z Var d + Var d (E z)^2 and Var z (E d)^2
-                parts.append(inner_product(weight, pixel + squared) + inner_product(squared_mean, pixel))
-        return torch.cat(parts, dim=2)
-
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mean and shape of the image tokens, a few rows at a time where that keeps them in a CPU's cache: dozens of
-        megabytes for each intermediate result take longer to get from the system than to fill."""
-        mean, shape = self.pixel.mean, self.pixel.shape
-        rows = max(mean.shape[2], 1)
-        if mean.device.type == "cpu" and not torch.is_grad_enabled():
-            rows = max(1, min(rows, _BLOCK * rows // max(mean.numel(), 1)))
-        return zip(mean.split(rows, 2), shape.split(rows, 2), strict=True)
+        if not self.full_variance:
+            return self.pixel.weighted_squares(weight, torch.zeros_like(weight))
+        # In terms of (E z)^2: Var z (Var d + (E d)^2) and Var d alone.
+        return self.pixel.weighted_squares(weight + self.weight.mean.sum(-2).square(), weight)
 
     def calibrated(self) -> tuple[Tensor, Tensor]:
         """Mean and variance ``[N, K, h, w]`` for probabilities and uncertainty: times the learned scales, if any.

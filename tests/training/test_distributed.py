@@ -1,6 +1,7 @@
 """Two gloo processes train together: nothing hangs, nothing is seen twice, everybody agrees."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -63,16 +64,36 @@ torch.save({"weights": weights, "drawn": drawn, "scores": scores}, f"{out}/rank{
 '''
 
 
-def launch(folder, processes):
+def launch(folder, processes, nodes=1):
+    """What each of `processes` leaves behind, of one launcher or of one on each of `nodes`, all on this host."""
     script = folder / "worker.py"
     script.write_text(WORKER)
-    out = folder / f"{processes}"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(script), str(out)]
+    out = folder / f"{processes} on {nodes}"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, cwd=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+    options = dict(env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
+    launched = []
+    try:
+        for launcher in launchers(processes, nodes):
+            launched.append(subprocess.Popen([sys.executable, *launcher, str(script), str(out)], **options))
+        for process in launched:
+            said, _ = process.communicate(timeout=800)
+            assert process.returncode == 0, said[-3000:]
+    finally:
+        for process in launched:
+            process.kill()
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+def launchers(processes, nodes):
+    if processes == 1:
+        return [[]]
+    run = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes // nodes)]
+    if nodes == 1:
+        return [[*run, "--standalone"]]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = ["--master_addr", "127.0.0.1", "--master_port", str(free.getsockname()[1])]
+    return [[*run, "--nnodes", str(nodes), "--node_rank", str(rank), *meet] for rank in range(nodes)]
 
 
 def same(ours, theirs):
@@ -85,7 +106,7 @@ def test_two_processes_pass_every_phase_and_agree(tmp_path):
     assert not set(first["drawn"]) & set(second["drawn"])
     assert sorted(first["drawn"] + second["drawn"]) == list(range(4 * 2 * 1 * 2))
     assert first["scores"] == second["scores"]
-    saved = torch.load(tmp_path / "2" / "last.pt", weights_only=True)
+    saved = torch.load(tmp_path / "2 on 1" / "last.pt", weights_only=True)
     assert saved["step"] == 4
     assert same(saved["modules"], first["weights"])
 
@@ -94,3 +115,14 @@ def test_two_processes_pass_every_phase_and_agree(tmp_path):
     for ours, theirs in zip(alone["scores"], first["scores"], strict=True):
         for name in ("j", "f", "band_auroc", "band_ece", "band_nll", "band_aurc"):
             assert ours[f"vanilla/{name}"] == pytest.approx(theirs[f"vanilla/{name}"], rel=1e-6), name
+
+
+def test_two_nodes_train_as_two_processes_of_one(tmp_path):
+    """Two launchers, as on two machines: the processes find each other by address and port alone."""
+    together, apart = launch(tmp_path, 2), launch(tmp_path, 2, nodes=2)
+    for ours, theirs in zip(together, apart, strict=True):
+        assert ours["drawn"] == theirs["drawn"]
+        for part, weights in ours["weights"].items():
+            for name, values in weights.items():
+                torch.testing.assert_close(theirs["weights"][part][name], values, rtol=1e-5, atol=1e-7)
+    assert same(apart[0]["weights"], apart[1]["weights"])

@@ -8,7 +8,8 @@ from ruac.base.config import load_config
 from ruac.base.errors import RuacError
 from ruac.inference.model import predict
 from ruac.uncertainty import HEADS, BayesianConfig, BayesianHead, HeadConfig, build_head, head_config, total_uncertainty
-from ruac.uncertainty.bayesian import inward_clamp, straight_through_relu
+from ruac.uncertainty.bayesian import straight_through_relu
+from ruac.uncertainty.pixel_factor import inward_clamp
 
 CHANNELS, TOKEN_DIM, SIZE = 8, 24, 10
 KINDS = list(itertools.product(("signed", "nonnegative"), ("channel", "pixel")))

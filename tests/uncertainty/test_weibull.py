@@ -29,7 +29,7 @@ def test_cv2_falls_with_the_shape():
     assert (weibull.cv2(torch.linspace(0.5, 10, 1000)).diff() < 0).all()
 
 
-def test_cv2_without_gradients_is_a_polynomial_that_is_close_enough():
+def test_polynomials_in_float32_are_close_to_gamma_functions_in_float64():
     shapes = torch.logspace(-1, 3, 3001).clamp_min(weibull.LEAST_SHAPE)
     before = shapes.clone()
     expected = weibull.cv2(shapes.double())
@@ -37,8 +37,22 @@ def test_cv2_without_gradients_is_a_polynomial_that_is_close_enough():
     error = (weibull.cv2(shapes) / expected - 1).abs()
     assert error.max() < 1e-4
     assert error[shapes >= 0.5].max() < 1e-5
-    trained = weibull.cv2(shapes.requires_grad_()).detach()  # Gamma functions, which lose digits from 10 on
-    assert ((trained / expected - 1).abs()[shapes <= 10]).max() < 1e-5
+    assert torch.equal(weibull.cv2(shapes.clone().requires_grad_()), weibull.cv2(shapes)), "trained as it is used"
+
+
+@pytest.mark.parametrize(
+    ("function", "within"), [(weibull.cv2, 1e-5), (lambda k: weibull.mean(torch.ones_like(k), k), 2e-6)]
+)
+def test_slopes_in_float32_are_those_of_float64(function, within):
+    """Where a slope passes through 0 (of the mean, at 2.17), only its absolute error is small."""
+    shapes = torch.logspace(math.log10(0.5), 3, 2001)
+    found, expected = (
+        (y.double(), torch.autograd.grad(y.sum(), x)[0].double())
+        for x in (shapes.clone().requires_grad_(), shapes.double().requires_grad_())
+        for y in [function(x)]
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=within, atol=1e-6 if theirs.max() > 0 else 0)
 
 
 def test_scale_from_mean_inverts_mean_and_keeps_sign():

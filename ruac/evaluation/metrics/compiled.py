@@ -6,14 +6,14 @@ counts. The arithmetic is that of `bins`, operation by operation in float32, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ruac.base.compiled import compiled
 from ruac.evaluation.metrics import bins
 from ruac.evaluation.metrics.bins import (
     CONFIDENCE_BINS,
@@ -48,14 +48,6 @@ _R_SHIFT, _R_LOWEST, _R_LAST, _R_TOP = _I(bins.SHIFT), _I(bins.LOWEST), _I(RANK_
 _TAU_0, _TAU_1, _TAU_2 = (_F(tau) for tau in bins.TAUS)
 _DOUBT_0, _DOUBT_1, _DOUBT_2 = (_F(tau * PATCH_ONE) for tau in bins.TAUS)
 _SQRT_HALF = _I(np.float32(0.5**0.5).view(np.int32))
-
-
-def _compile(function: Callable) -> Callable:
-    """Compiled and kept on disk where there is a place for it: an installed copy may be read-only, without a home."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:
-        return njit(nogil=True, error_model="numpy")(function)
 
 
 def add(
@@ -158,7 +150,7 @@ def _probability(p: np.ndarray, truth: np.ndarray, wrong: np.ndarray, ends: np.n
     }
 
 
-@_compile
+@compiled
 def _count_probability(p, truth, wrong, ends, count, mass, moments, map_confidence):
     """Pixels ``[P]``, of map n up to ``ends[n]``. count, mass: by label and confidence bin. map_confidence: sums."""
     likelihood, key, fixed = np.empty(_TILE, _F), np.empty(_TILE, _I), np.empty(_TILE, _I)
@@ -200,21 +192,21 @@ def _count_probability(p, truth, wrong, ends, count, mass, moments, map_confiden
         begin = end
 
 
-@_compile
+@compiled
 def _uncertainty_bin(x, tail):
     place = min(_I(np.sqrt(np.sqrt(tail * _2)) * _U_HALF), _U_LAST)
     place = place if x < _HALF else _U_TOP - place
     return place + _I(x > _TAU_0) + _I(x > _TAU_1) + _I(x > _TAU_2)
 
 
-@_compile
+@compiled
 def _rank_bin(tail_bits, above):
     """above: whether the value is above 1/2; the bits are those of its distance to 0 or 1."""
     rank = min(max((tail_bits >> _R_SHIFT) - _R_LOWEST, _I(0)), _R_LAST)
     return _R_TOP - rank if above else rank
 
 
-@_compile
+@compiled
 def _count_uncertainty(u, p, truth, wrong, fine, ranks, moments):
     tail, e_tail, side = np.empty(_TILE, _F), np.empty(_TILE, _F), np.empty(_TILE, _I)
     bits, e_bits, key = tail.view(_I), e_tail.view(_I), np.empty(_TILE, _I)
@@ -242,7 +234,7 @@ def _count_uncertainty(u, p, truth, wrong, fine, ranks, moments):
         moments[4] += ue_sum
 
 
-@_compile
+@compiled
 def _count_one_per_map(u, p, truth, wrong, ends, fine, ranks, moments, at_median):
     """What `_count_uncertainty` and `_count_at_median` do, for maps n of one value ``u[n]`` each."""
     tail, e_tail, side = np.empty(1, _F), np.empty(_TILE, _F), np.empty(_TILE, _I)
@@ -283,7 +275,7 @@ def _count_one_per_map(u, p, truth, wrong, ends, fine, ranks, moments, at_median
         begin = end
 
 
-@_compile
+@compiled
 def _count_at_median(bits, wrong, ends, found):
     """The lower median of each map by its 30 bits, ten at a time: floats of [0, 1] are in the order of their bits."""
     table, count, below = np.empty(4 << 11, _I), np.empty((2, 1024), np.int64), np.empty(2, np.int64)
@@ -316,7 +308,7 @@ def _count_at_median(bits, wrong, ends, found):
         begin = end
 
 
-@_compile
+@compiled
 def _count_patches(u, wrong, inside, found):
     maps, height, width = u.shape
     padded = -(-width // PATCH) * PATCH

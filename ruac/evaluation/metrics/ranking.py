@@ -68,18 +68,19 @@ def oracle_aurc(correct: np.ndarray, wrong: np.ndarray) -> float:
     return aurc(np.array([correct.sum(), 0]), np.array([0, wrong.sum()]))
 
 
-def e_aurc(correct: np.ndarray, wrong: np.ndarray) -> float:
-    """Excess AURC: AURC minus the oracle's."""
-    return aurc(correct, wrong) - oracle_aurc(correct, wrong)
+def e_aurc(correct: np.ndarray, wrong: np.ndarray, area: float | None = None) -> float:
+    """Excess AURC: AURC minus the oracle's. area: the AURC, where it is known."""
+    return (aurc(correct, wrong) if area is None else area) - oracle_aurc(correct, wrong)
 
 
-def ause(correct: np.ndarray, wrong: np.ndarray) -> float:
+def ause(correct: np.ndarray, wrong: np.ndarray, area: float | None = None) -> float:
     """Area between the sparsification curves of model and oracle (Ilg et al., ECCV 2018).
 
     The error is "pixel wrong" and both curves are normalised to 1 before any pixel is removed: E-AURC / error rate.
+    area: the AURC, where it is known.
     """
     error = 1 - accuracy(correct, wrong)
-    return e_aurc(correct, wrong) / error if error else NAN
+    return e_aurc(correct, wrong, area) / error if error else NAN
 
 
 def prr(correct: np.ndarray, wrong: np.ndarray) -> float:

@@ -131,7 +131,7 @@ class ReliabilitySums:
             setattr(self, name, piece.reshape(values.shape))
 
     def to_arrays(self) -> Arrays:
-        """The state by name, for ``np.savez_compressed``."""
+        """The state by name, for `base.arrays.save_arrays`."""
         return {name: getattr(self, name) for name in LAYOUT}
 
     @classmethod
@@ -147,12 +147,12 @@ class ReliabilitySums:
                     continue
                 raise RuacError(f"reliability sums: key '{name}' is missing")
             values = np.asarray(arrays[name])
-            if values.shape != empty.shape or values.dtype != np.int64:
+            if values.shape != empty.shape or not np.can_cast(values.dtype, np.int64):
                 raise RuacError(
                     f"reliability sums: key '{name}' is {values.dtype} {list(values.shape)}, "
-                    f"expected int64 {list(empty.shape)}"
+                    f"expected int64 {list(empty.shape)}, or integers that it holds"
                 )
-            setattr(sums, name, values.copy())
+            setattr(sums, name, values.astype(np.int64))
         return sums
 
     def confidence_bins(self, *, fine: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -179,14 +179,16 @@ class ReliabilitySums:
         u, uu, e, ee, ue, nll = (int(v) for v in self.moments)
         n = self.count
         median = certainty.median_edge(correct, wrong, UNCERTAINTY_EDGES)
-        at_threshold = self.quadrants(median if threshold is None else threshold)
-        at_taus = certainty.pavpu(self.quadrants(np.array(TAUS)))
+        counts = self.quadrants(np.array([median if threshold is None else threshold, *TAUS]))  # together: one pass
+        at_threshold = certainty.Quadrants(*(part[0] for part in counts))
+        at_taus = certainty.pavpu(certainty.Quadrants(*(part[1:] for part in counts)))
         patches = certainty.pavpu(certainty.quadrants(*self.patches, np.array([0, *TAUS, 1]), np.array(TAUS)))
         medians = certainty.Quadrants(*self.at_median.reshape(-1))
         if self.at_median.sum() != n:  # pixels of a state saved before these were counted
             patches, medians = np.full(len(TAUS), bins.NAN), certainty.Quadrants(0, 0, 0, 0)
         coarse, fine = self.confidence_bins(), self.confidence_bins(fine=True)
         foreground = self.foreground.sum(0), self.foreground[1], self.foreground_sum / ONE
+        area = ranking.aurc(correct, wrong)
         return {
             "pixels": float(n),
             "accuracy": ranking.accuracy(correct, wrong),
@@ -199,9 +201,9 @@ class ReliabilitySums:
             "auroc": ranking.auroc(correct, wrong),
             "aupr": ranking.aupr(correct, wrong),
             "fpr95": ranking.fpr_at_tpr(correct, wrong),
-            "aurc": ranking.aurc(correct, wrong),
-            "e_aurc": ranking.e_aurc(correct, wrong),
-            "ause": ranking.ause(correct, wrong),
+            "aurc": area,
+            "e_aurc": ranking.e_aurc(correct, wrong, area),
+            "ause": ranking.ause(correct, wrong, area),
             "prr": ranking.prr(correct, wrong),
             "pcc": correlation.pearson(n, u, e, uu, ee, ue, scale=ONE),
             "spearman": correlation.spearman(self.ranks) if self.ranks.sum() == n else bins.NAN,

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ruac.base.arrays import save_arrays
 from ruac.base.errors import RuacError, one_line
 from ruac.base.files import atomic_path
 from ruac.data.identity import HALF
@@ -100,7 +101,7 @@ def save_chunk(path: Path, chunk: Chunk, key: str) -> None:
     for names, sums in chunk.sums.items():
         arrays |= {"|".join((*names, part)): values for part, values in sums.to_arrays().items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        save_arrays(file, arrays)
 
 
 def load_chunk(path: Path, key: str) -> Chunk:

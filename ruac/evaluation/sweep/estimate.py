@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from accelerate import PartialState
 
+from ruac.base.arrays import save_arrays
 from ruac.base.errors import RuacError
 from ruac.evaluation.metrics import ReliabilitySums
 from ruac.evaluation.results.schema import CASES, ROW
@@ -78,7 +79,7 @@ def _measure(sweep: Sweep, job: Job, unreadable: list[str]) -> tuple[float, floa
 
 def _compressed(sums: ReliabilitySums) -> int:
     stream = io.BytesIO()
-    np.savez_compressed(stream, **sums.to_arrays())
+    save_arrays(stream, sums.to_arrays())
     return stream.tell()
 
 

@@ -10,10 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from ruac.base.arrays import save_arrays
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_path, write_text
 from ruac.base.provenance import environment
@@ -78,10 +78,15 @@ def _merge(
     if not done:
         return None
     rows, sums = merge_chunks(done, [image for image in names if image in done], sweep.key, writer)
+    save_sums(out, domain, sums)
+    return rows, sums
+
+
+def save_sums(out: Path, domain: str, sums: dict[Names, ReliabilitySums]) -> None:
+    """One file for each model, score and region."""
     for (model, score, region), own in sums.items():
         with atomic_path(out / "sums" / f"{model}.{score}.{region}.{domain}.npz") as path, open(path, "wb") as file:
-            np.savez_compressed(file, **own.to_arrays())
-    return rows, sums
+            save_arrays(file, own.to_arrays())
 
 
 def domain_rows(domain: str, rows: pd.DataFrame, sums: dict[Names, ReliabilitySums], *, failed: int = 0) -> list[dict]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,11 @@ class Row:
     note: str = ""
 
     @property
+    def spread(self) -> float | None:
+        """How much longer the median turn took, as a share; None where no turns were taken."""
+        return getattr(self.seconds, "spread", None)
+
+    @property
     def verdict(self) -> str:
         if not self.target:
             return ""
@@ -30,22 +36,37 @@ class Row:
         return "met" if _BOUNDS[bound](self.ratio, float(value)) else "missed"
 
 
-def fastest(works: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
+class Least(float):
+    """The least of several times; spread: how much more their median was, as a share."""
+
+    spread: float
+
+    def __new__(cls, times: Sequence[float]) -> Least:
+        least = super().__new__(cls, min(times))
+        least.spread = statistics.median(times) / least - 1 if least > 0 else 0.0
+        return least
+
+
+def fastest(works: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, Least]:
     """Least CPU seconds of each of `works`, which take turns, so that a slow moment of the machine hits all alike.
 
     CPU time is that of all threads together: ratios mean something with one thread only.
     """
-    seconds = dict.fromkeys(works, float("inf"))
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
             start = time.process_time()
             work()
-            seconds[name] = min(seconds[name], time.process_time() - start)
-    return seconds
+            seconds[name].append(time.process_time() - start)
+    return {name: Least(times) for name, times in seconds.items()}
 
 
 def markdown(rows: Iterable[Row]) -> str:
     """The rows as a table."""
-    lines = ["| name | seconds | ratio | target | verdict | note |", "|---|---|---|---|---|---|"]
-    cells = ((r.name, f"{r.seconds:.3g}", f"{r.ratio:.3g}", r.target, r.verdict, r.note) for r in rows)
+    lines = ["| name | seconds | spread | ratio | target | verdict | note |", "|---|---|---|---|---|---|---|"]
+    cells = (
+        (r.name, f"{r.seconds:.3g}", spread, f"{r.ratio:.3g}", r.target, r.verdict, r.note)
+        for r in rows
+        for spread in ["" if r.spread is None else f"{r.spread:.0%}"]
+    )
     return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in cells)])

@@ -3,7 +3,7 @@
 import numba.core.caching as caching
 import pytest
 
-from ruac.evaluation.metrics.compiled import _compile
+from ruac.base.compiled import compiled
 
 
 def test_without_a_place_for_the_cache(monkeypatch):
@@ -15,4 +15,4 @@ def test_without_a_place_for_the_cache(monkeypatch):
 
     with pytest.raises(RuntimeError, match="cannot cache function"):  # or this tests nothing
         caching.FunctionCache(add)
-    assert _compile(add)(1) == 2
+    assert compiled(add)(1) == 2

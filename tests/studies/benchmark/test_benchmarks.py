@@ -62,8 +62,7 @@ def test_every_part_has_the_calls_that_enter_it(monkeypatch):
         assert twice[part] == pytest.approx(before[part], rel=0.01)
 
 
-def test_sweep_compares_with_encoder_and_decoder(monkeypatch):
-    monkeypatch.setattr(sweep, "LIMIT_SIDE", TINY.side)
+def test_sweep_compares_with_encoder_and_decoder():
     rows = checked(sweep.run(cases=[TINY], repeats=1))
     whole = "sweep, to encode + "
     alone = {name: rows[f"{name} alone"].seconds for name in ("encode", "decode", "decode in blocks")}
@@ -71,7 +70,7 @@ def test_sweep_compares_with_encoder_and_decoder(monkeypatch):
     for name in ("decode", "decode in blocks"):
         row = rows[whole + name]
         assert row.ratio == pytest.approx((alone["encode"] + alone[name]) / row.seconds)
-        assert bool(row.target) == (name == "decode")
+        assert row.target == (">= 0.85" if name == "decode in blocks" else "")
 
 
 @pytest.mark.slow  # starts processes, which import everything
@@ -111,8 +110,10 @@ def test_head_is_compared_within_its_group():
     assert checked(rows).keys() == {
         "decode, vanilla",
         "decode, Bayesian head",
+        "decode, Bayesian head, kappa_pool 2",
         "maps, analytic",
         "maps, with quadrature split",
+        "maps, 5 samples",
         "maps, 20 samples",
         "training step, bayes.yaml",
         "training step, ruac.yaml",

@@ -1,0 +1,114 @@
+"""The image-token factor of a head, whose shapes are read off the pixels when somebody asks for them.
+
+Most answers are one mask of four, and of that one only the variance is looked at. So nothing is computed with the
+answer; and on a CPU, without gradients, no map of a channel's moments is ever stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ruac.uncertainty import weibull
+from ruac.uncertainty.posterior import Factor
+
+MOST = 1000.0  # largest shape that a table of the moments reaches, see `compiled.cv2_table`
+_GROUP = 1 << 21  # values of the objects that are read together: of a size that an allocator has at hand
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeReader:
+    """network: features ``[N, c, h, w]`` to what softplus makes shapes of, ``[N, c or 1, h, w]``. least, most: of the
+    shapes. pool: side of the squares of pixels that share one, which is read off their mean."""
+
+    network: nn.Module
+    least: float
+    most: float
+    pool: int = 1
+
+    def raw(self, features: Tensor) -> Tensor:
+        """Before softplus and bounds; one value for each square."""
+        with torch.autocast(features.device.type, enabled=False):
+            if self.pool > 1:
+                features = F.avg_pool2d(features, self.pool, ceil_mode=True, count_include_pad=False)
+            return self.network(features)
+
+    def shapes(self, features: Tensor) -> Tensor:
+        """Of the squares."""
+        return bounded_shape(self.raw(features), self.least, self.most)
+
+    def of_pixels(self, squares: Tensor, size: tuple[int, int]) -> Tensor:
+        """What each square has for each of its pixels."""
+        if self.pool == 1:
+            return squares
+        return squares.repeat_interleave(self.pool, 2).repeat_interleave(self.pool, 3)[..., : size[0], : size[1]]
+
+
+class PixelFactor(Factor):
+    """mean, features: ``float32 [N, c, h, w]``; `reader` reads the shapes off the features."""
+
+    def __init__(self, mean: Tensor, features: Tensor, reader: ShapeReader):
+        for name, value in (("mean", mean), ("features", features), ("reader", reader)):
+            object.__setattr__(self, name, value)  # frozen, as every factor
+
+    @cached_property
+    def _squares(self) -> Tensor:
+        return self.reader.shapes(self.features)
+
+    @cached_property
+    def shape(self) -> Tensor:
+        """``[N, c or 1, h, w]``."""
+        return self.reader.of_pixels(self._squares, self.mean.shape[-2:])
+
+    def cv2(self) -> Tensor:
+        return self.reader.of_pixels(weibull.cv2(self._squares), self.mean.shape[-2:])
+
+    def weighted_squares(self, spread: Tensor, still: Tensor) -> Tensor:
+        read = self.reader
+        if self.mean.device.type != "cpu" or torch.is_grad_enabled() or read.most > MOST or not self.mean.numel():
+            return super().weighted_squares(spread, still)
+        from ruac.uncertainty.compiled import cv2_table, weighted_squares  # numba takes long to import
+
+        table, found = cv2_table(read.least, read.most), []
+        group = max(1, _GROUP // self.mean[0].numel())
+        parts = (x.split(group) for x in (self.mean, self.features, spread, still))
+        for mean, features, *weights in zip(*parts, strict=True):
+            # Channels last, as the decoder leaves several objects, and of which a convolution makes less work.
+            last = features.contiguous(memory_format=torch.channels_last)
+            mean = last if self.mean is self.features else mean.contiguous(memory_format=torch.channels_last)
+            found.append(weighted_squares(mean, read.raw(last), read.pool, table, *weights))
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def bounded_shape(raw: Tensor, least: float, most: float) -> Tensor:
+    """Shapes from what a layer says."""
+    return inward_clamp(F.softplus(raw), least, most)
+
+
+def inward_clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """Clamp whose gradient vanishes only where a descent step would lead further outside.
+
+    A plain clamp has no gradient at all beyond its bounds, and a shape that overshot would stay there for good;
+    an identity gradient would let it drift away without limit.
+    """
+    return _InwardClamp.apply(x, low, high) if x.requires_grad else x.clamp(low, high)
+
+
+class _InwardClamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        low, high = ctx.bounds
+        outward = ((x < low) & (grad > 0)) | ((x > high) & (grad < 0))
+        return grad.masked_fill(outward, 0), None, None

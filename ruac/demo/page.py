@@ -6,9 +6,9 @@ import os
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: gradio else asks its makers for the newest version
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
+import huggingface_hub.constants
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +20,10 @@ from ruac.demo.gallery import PICTURES, picture
 from ruac.demo.session import Session
 from ruac.demo.words import ABOUT, START, summary
 from ruac.inference.picture import picture_of
+
+# Gradio's client, and whatever else writes a header of that library, asks huggingface.co for a list of agents. Here and
+# not in the environment, which is read when the library is imported: by us, before this page.
+huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 HOST = "127.0.0.1"
 POLICY = (

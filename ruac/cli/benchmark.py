@@ -14,13 +14,13 @@ from ruac.cli import VERBS
 from ruac.cli.parser import verb_parser
 
 EXAMPLE = "ruac benchmark metrics sweep --quick"
-NAMES = ("metrics", "sweep", "memory", "boundary", "head", "startup", "demo")
+NAMES = ("metrics", "sweep", "memory", "boundary", "head", "startup", "demo", "automatic")
 ON_REQUEST = ("onnx", "gpu")  # not among all: need what not every machine has
 
 
 def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By name: the function, its sizes, and those of --quick."""
-    from ruac.studies.benchmark import boundary, demo, gpu, head, memory, metrics, onnx, startup, sweep
+    from ruac.studies.benchmark import automatic, boundary, demo, gpu, head, memory, metrics, onnx, startup, sweep
     from ruac.studies.benchmark.cases import Case
 
     official, small = [Case(kind, 1024) for kind in ("tiny", "base_plus", "large")], Case("nano", 256)
@@ -41,6 +41,11 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
         ),
         "startup": (startup.run, {"verbs": VERBS, "repeats": 3}, {"verbs": VERBS, "repeats": 1}),
         "demo": (demo.run, {"repeats": 5}, {"repeats": 2}),
+        "automatic": (
+            automatic.run,
+            {"sides": (256, 1024), "points_per_side": 8, "repeats": 2},
+            {"sides": (256,), "points_per_side": 2, "repeats": 1},
+        ),
         "onnx": (
             onnx.run,
             {"counts": (1, 10), "scenes": 40, "repeats": 5},

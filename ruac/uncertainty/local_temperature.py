@@ -145,5 +145,10 @@ def neighbourhood(maps: Tensor, share: float) -> Tensor:
     size = maps.shape[-2:]
     coarse = F.adaptive_avg_pool2d(maps, GRID) if min(size) > GRID else maps
     side = 2 * math.floor(share * coarse.shape[-1] / 2) + 1
-    coarse = F.avg_pool2d(coarse, side, stride=1, padding=side // 2, count_include_pad=False)
+    for window in (
+        (side, 1),
+        (1, side),
+    ):  # down, then across: the mean of a square, at side + side cells and not side^2
+        padding = (window[0] // 2, window[1] // 2)
+        coarse = F.avg_pool2d(coarse, window, stride=1, padding=padding, count_include_pad=False)
     return coarse if coarse.shape[-2:] == size else F.interpolate(coarse, size, mode="bilinear", align_corners=False)

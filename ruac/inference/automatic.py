@@ -83,7 +83,7 @@ class AutomaticMasks:
     def answers(
         self, image: Any, *, looks: LooksConfig | Sequence[str] | None = None, alpha: float | None = None
     ) -> Iterator[tuple[Candidate, PredictedMasks]]:
-        """Each object once, with the predictor's answer of one mask ``[1, H, W]``, by falling reliability of candidates.
+        """Each object once, with the predictor's answer of one mask ``[1, H, W]``; candidates by falling reliability.
 
         looks, alpha: as in `Predictor.predict`; they see the candidates that are left. With looks the mask of the best
         score is the only candidate of a click, since looks return no other.

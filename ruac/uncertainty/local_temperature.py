@@ -148,7 +148,7 @@ def neighbourhood(maps: Tensor, share: float) -> Tensor:
     for window in (
         (side, 1),
         (1, side),
-    ):  # down, then across: the mean of a square, at side + side cells and not side^2
+    ):  # a square's mean from 2 side cells, not side^2
         padding = (window[0] // 2, window[1] // 2)
         coarse = F.avg_pool2d(coarse, window, stride=1, padding=padding, count_include_pad=False)
     return coarse if coarse.shape[-2:] == size else F.interpolate(coarse, size, mode="bilinear", align_corners=False)

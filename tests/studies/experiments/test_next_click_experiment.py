@@ -62,7 +62,7 @@ def test_an_empty_mask(view, rule):
 
 
 def test_region_is_the_oracle_of_the_expected_error(view):
-    """Where a map is sure of every error, both click at the same depth; of several regions the likelier errors count."""
+    """Where a map knows every error, both click equally deep; of several regions the likelier errors count."""
     truth = np.zeros((48, 64), bool)
     truth[5:30, 10:40], truth[35:45, 50:60] = True, True
     mask = np.zeros_like(truth)

@@ -86,7 +86,8 @@ class AutomaticMasks:
         """Each object once, with the predictor's answer of one mask ``[1, H, W]``; candidates by falling reliability.
 
         looks, alpha: as in `Predictor.predict`; they see the candidates that are left. With looks the mask of the best
-        score is the only candidate of a click, since looks return no other.
+        score is the only candidate of a click, since looks return no other. Until the last answer the predictor must
+        keep this picture.
         """
         self.predictor.set_image(image)
         height, width = self.predictor.picture_size

@@ -56,7 +56,7 @@ def address(asked):
 def client(address):
     from gradio_client import Client
 
-    return Client(address, verbose=False, analytics_enabled=False)
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 120})
 
 
 def test_only_this_machine_is_served(address):

@@ -1,5 +1,7 @@
 """Layers of napari: pixels and places in, mask and doubt out; without a screen, and the core without napari."""
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from builders import with_head
@@ -52,13 +54,15 @@ def test_pixels_as_they_are_shown():
 
 @pytest.mark.slow
 def test_the_plugin_in_napari(predictor, monkeypatch):
-    """The manifest is valid, and the widget that napari makes of it puts both layers where a moved picture lies."""
+    """The manifest is valid, a widget can be made of the command, and its layers lie where a moved picture lies.
+
+    Without a window, whose canvas needs OpenGL.
+    """
     monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
     pytest.importorskip("napari", reason="needs the extra napari")
     npe2 = pytest.importorskip("npe2", reason="needs the extra napari")
-    from importlib.resources import files
-
-    import napari
+    from magicgui import magicgui
+    from napari.layers import Image, Layer, Points, Shapes
 
     from ruac.viewer import plugin
 
@@ -66,19 +70,19 @@ def test_the_plugin_in_napari(predictor, monkeypatch):
     manifest.validate_imports()
     (command,), (widget,) = manifest.contributions.commands, manifest.contributions.widgets
     assert command.id == widget.command
+    assert command.python_name == f"{plugin.__name__}:{plugin.segment.__name__}"
+    controls = [control.name for control in magicgui(plugin.segment)]
+    assert controls[:5] == ["picture", "clicks", "background", "boxes", "second_look"]
+
     monkeypatch.setattr(plugin, "_predictor", lambda: predictor)
-    npe2.PluginManager.instance().register(manifest)
-    viewer = napari.Viewer(show=False)
-    try:
-        viewer.add_image(IMAGE, name="picture", scale=(2, 2), translate=(10, 20))
-        viewer.add_points([[70.0, 60.0]], name="here")  # of the world: row 30, column 20
-        _, made = viewer.window.add_plugin_dock_widget("ruac", "Segment with doubt")
-        made.clicks.value = viewer.layers["here"]
-        made()
-        expected = answer_layers(predictor, IMAGE, clicks=np.array([[30.0, 20.0]]))
-        for name, (data, *_) in zip(("mask", "doubt"), expected, strict=True):
-            np.testing.assert_allclose(viewer.layers[name].data, data, atol=1e-6)
-            assert viewer.layers[name].scale.tolist() == [2, 2]
-            assert viewer.layers[name].translate.tolist() == [10, 20]
-    finally:
-        viewer.close()
+    picture = Image(IMAGE, scale=(2, 2), translate=(10, 20))
+    clicks = Points([[70.0, 60.0]])  # of the world: row 30, column 20
+    boxes = Shapes([[[14, 26], [14, 80], [50, 80], [50, 26]]])
+    expected = answer_layers(
+        predictor, IMAGE, clicks=np.array([[30.0, 20.0]]), boxes=np.array([[2.0, 3.0, 20.0, 30.0]])
+    )
+    made = [Layer.create(*each) for each in plugin.segment(picture, clicks, boxes=boxes)]
+    for layer, (data, about, kind) in zip(made, expected, strict=True):
+        np.testing.assert_allclose(layer.data, data, atol=1e-6)
+        assert (layer.name, type(layer).__name__.lower()) == (about["name"], kind)
+        np.testing.assert_allclose(layer.data_to_world((5, 7)), picture.data_to_world((5, 7)))

@@ -97,8 +97,9 @@ def build_page(models: Models) -> gr.Blocks:
         words = gr.Markdown(START, elem_id="words")
         with gr.Row():
             model = gr.Dropdown(list(MODELS), value=start.settings.model, label="Model", elem_id="model")
-            look = gr.Checkbox(start.settings.look, label="A second look (zoom)", elem_id="look")
-            bounds = gr.Checkbox(True, label="Outlines of inner and outer mask", elem_id="bounds")
+            wide = dict(min_width=240)  # else a phone cuts the words off
+            look = gr.Checkbox(start.settings.look, label="A second look (zoom)", elem_id="look", **wide)
+            bounds = gr.Checkbox(True, label="Outlines of inner and outer mask", elem_id="bounds", **wide)
             alpha = gr.Slider(0.05, 0.5, start.settings.alpha, step=0.05, label="alpha: may be wrong", elem_id="alpha")
             risk = gr.Slider(0.05, 0.6, start.settings.risk, step=0.05, label="risk: accepted masks", elem_id="risk")
         with gr.Accordion("Without a mouse: a click by its place", open=False):

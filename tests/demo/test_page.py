@@ -18,7 +18,10 @@ from ruac.demo.gallery import picture
 gradio = pytest.importorskip("gradio", reason="needs the extra demo")
 pytestmark = pytest.mark.slow
 SET = (True, "nano", False, 0.1, 0.25)  # outlines, model, look, alpha, risk
-CLICKED = "document.querySelector('#words').innerText.includes('%s clicks')"
+CLICKED = "document.querySelector('#words').innerText.includes('%s click')"
+CUT = (
+    "[...document.querySelectorAll('#look, #bounds, #look *, #bounds *')].some(e => e.scrollWidth > e.clientWidth + 1)"
+)
 WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
@@ -126,7 +129,7 @@ def test_clicks_through_the_client(client, tmp_path, asked):
         assert "2 clicks" in other
         assert other.split("answered")[0] != words.split("answered")[0]
     *_, words = client.predict(*SET, api_name="/undo")
-    assert "1 clicks" in words
+    assert "1 click, answered" in words
     with pytest.raises(Exception, match="outside the 384x384 picture"):
         client.predict("object", 500, 5, *SET, api_name="/place")
     *_, words = client.predict(*SET, api_name="/clear")
@@ -164,6 +167,7 @@ def test_in_a_browser(browser, address, width, tmp_path):
     page.wait_for_function(CLICKED % 1)
     assert page.locator("#doubt img").count() == 1
     assert not page.evaluate(WIDER)
+    assert not page.evaluate(CUT)
     page.screenshot(path=tmp_path / f"{width}.png", full_page=True)
     own = urlsplit(address).netloc
     assert len(urls) > 10

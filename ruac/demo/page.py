@@ -33,7 +33,8 @@ POLICY = (
 )
 """A browser asks no other machine for anything, whatever gradio's page names."""
 KINDS = {"object": OBJECT, "background": BACKGROUND}
-CSS = "footer {display: none !important} .picture img {cursor: crosshair; touch-action: manipulation}"
+CSS = """footer {display: none !important} .picture img {cursor: crosshair; touch-action: manipulation}
+@media (max-width: 640px) {#settings, #settings .form {display: block}}"""  # side by side, a phone cuts words off
 
 
 class LocalOnly:
@@ -95,11 +96,10 @@ def build_page(models: Models) -> gr.Blocks:
             undo, clear = gr.Button("Undo", elem_id="undo"), gr.Button("Clear", elem_id="clear")
             there = gr.Button("Click where suggested", elem_id="follow")
         words = gr.Markdown(START, elem_id="words")
-        with gr.Row():
+        with gr.Row(elem_id="settings"):
             model = gr.Dropdown(list(MODELS), value=start.settings.model, label="Model", elem_id="model")
-            wide = dict(min_width=240)  # else a phone cuts the words off
-            look = gr.Checkbox(start.settings.look, label="A second look (zoom)", elem_id="look", **wide)
-            bounds = gr.Checkbox(True, label="Outlines of inner and outer mask", elem_id="bounds", **wide)
+            look = gr.Checkbox(start.settings.look, label="A second look (zoom)", elem_id="look")
+            bounds = gr.Checkbox(True, label="Outlines of inner and outer mask", elem_id="bounds")
             alpha = gr.Slider(0.05, 0.5, start.settings.alpha, step=0.05, label="alpha: may be wrong", elem_id="alpha")
             risk = gr.Slider(0.05, 0.6, start.settings.risk, step=0.05, label="risk: accepted masks", elem_id="risk")
         with gr.Accordion("Without a mouse: a click by its place", open=False):

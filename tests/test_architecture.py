@@ -19,6 +19,7 @@ WINGS = {
     "inference": "model, looks, corrections, export, `Predictor`",
     "evaluation": "the prompt path and scoring; `metrics`, `results`, `sweep`, `conformal`, `report`",
     "demo": "clicks in a browser; `page` alone imports `gradio`",
+    "viewer": "a plugin for napari: layers in, layers out",
     "labelling": "pseudo-labels by class, filtered by conformal sets",
     "training": "engine, tasks, objective, curriculum; `losses`, `attack`",
     "fitting": "calibrators fitted to a frozen model",

@@ -87,6 +87,11 @@ def of_token(maps: Tensor, choice: Tensor) -> Tensor:
     return maps[torch.arange(len(choice), device=choice.device), choice][:, None]
 
 
+def of_tokens(maps: Tensor, tokens: Tensor) -> Tensor:
+    """What ``maps [N, 4, ...]`` holds of ``tokens [N, M]``, ``[N, M, ...]``."""
+    return maps[torch.arange(len(tokens), device=maps.device)[:, None], tokens]
+
+
 def as_prompt(logits: Tensor) -> Tensor:
     """Mask logits as SAM 2 wants them back: without gradient, clamped to +-32."""
     return logits.detach().clamp(-32.0, 32.0)

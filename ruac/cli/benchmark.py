@@ -28,6 +28,7 @@ NAMES = (
     "merge",
     "startup",
     "demo",
+    "automatic",
 )
 ON_REQUEST = ("onnx", "gpu")  # not among all: need what not every machine has
 
@@ -35,6 +36,7 @@ ON_REQUEST = ("onnx", "gpu")  # not among all: need what not every machine has
 def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     """By name: the function, its sizes, and those of --quick."""
     from ruac.studies.benchmark import (
+        automatic,
         boundary,
         demo,
         gpu,
@@ -88,6 +90,11 @@ def benchmarks() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
         "merge": (merge.run, {"models": 50, "repeats": 2}, {"models": 5, "repeats": 1}),
         "startup": (startup.run, {"verbs": VERBS, "repeats": 3}, {"verbs": VERBS, "repeats": 1}),
         "demo": (demo.run, {"repeats": 5}, {"repeats": 2}),
+        "automatic": (
+            automatic.run,
+            {"sides": (256, 1024), "points_per_side": 8, "repeats": 2},
+            {"sides": (256,), "points_per_side": 2, "repeats": 1},
+        ),
         "onnx": (
             onnx.run,
             {"counts": (1, 10), "scenes": 40, "repeats": 5},

@@ -6,9 +6,9 @@ import os
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: gradio else asks its makers for the newest version
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
+import huggingface_hub.constants
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +21,10 @@ from ruac.demo.session import Session
 from ruac.demo.words import ABOUT, START, summary
 from ruac.inference.picture import picture_of
 
+# Gradio's client, and whatever else writes a header of that library, asks huggingface.co for a list of agents. Here and
+# not in the environment, which is read when the library is imported: by us, before this page.
+huggingface_hub.constants.HF_HUB_OFFLINE = True
+
 HOST = "127.0.0.1"
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -29,7 +33,8 @@ POLICY = (
 )
 """A browser asks no other machine for anything, whatever gradio's page names."""
 KINDS = {"object": OBJECT, "background": BACKGROUND}
-CSS = "footer {display: none !important} .picture img {cursor: crosshair; touch-action: manipulation}"
+CSS = """footer {display: none !important} .picture img {cursor: crosshair; touch-action: manipulation}
+@media (max-width: 640px) {#settings, #settings .form {display: block}}"""  # side by side, a phone cuts words off
 
 
 class LocalOnly:
@@ -91,7 +96,7 @@ def build_page(models: Models) -> gr.Blocks:
             undo, clear = gr.Button("Undo", elem_id="undo"), gr.Button("Clear", elem_id="clear")
             there = gr.Button("Click where suggested", elem_id="follow")
         words = gr.Markdown(START, elem_id="words")
-        with gr.Row():
+        with gr.Row(elem_id="settings"):
             model = gr.Dropdown(list(MODELS), value=start.settings.model, label="Model", elem_id="model")
             look = gr.Checkbox(start.settings.look, label="A second look (zoom)", elem_id="look")
             bounds = gr.Checkbox(True, label="Outlines of inner and outer mask", elem_id="bounds")

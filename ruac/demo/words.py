@@ -32,5 +32,6 @@ def summary(session: Session, shown: Shown | None) -> str:
         x, y = shown.suggestion.point
         what = "the object is expected there" if shown.suggestion.label == OBJECT else "background is expected there"
         lines.append(f"Next click: ({x}, {y}), {what}; it may raise the IoU by {shown.suggestion.gain:.3f}.")
-    lines.append(f"{len(session.clicks)} clicks, answered in {shown.seconds:.2f} s.")
+    many = "click" if len(session.clicks) == 1 else "clicks"
+    lines.append(f"{len(session.clicks)} {many}, answered in {shown.seconds:.2f} s.")
     return "\n\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from ruac.base.errors import RuacError
 from ruac.base.files import write_text
 from ruac.inference.predicted import PredictedMasks
 from ruac.inference.predictor import Predictor
+from ruac.inference.second_look import LooksConfig, looks_config
 
-GRID = 256  # overlaps are measured on at most this many cells a side
+GRID = 128  # overlaps are measured on at most this many cells a side
 VALUES = 1 << 24  # most values of one map of a batch: large pictures are answered in smaller batches
+BLOCK = 64  # maps that are compared at once
+SLACK = 0.03
+"""By how much a mask's reliability at the decoder's resolution may fall short of the least one: judged again later."""
 
 
 @dataclass
@@ -41,11 +46,23 @@ class AutomaticConfig:
                 raise RuacError(f"automatic.{name}: {getattr(self, name)}, expected a share in [0, 1]")
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A mask worth making: the click (x, y) that finds it, which of SAM 2's masks it is, how reliable it looked."""
+
+    point: tuple[float, float]
+    token: int
+    reliability: float
+
+
 class AutomaticMasks:
     """Masks for a whole picture, as ``SAM2AutomaticMaskGenerator`` makes them, chosen by how reliable they are.
 
     Takes the place of SAM 2's thresholds of predicted IoU and stability: both are judged by one number, the fitted
     reliability of a mask, or without a fit the smaller of predicted and expected IoU. There are no crops.
+
+    Candidates are judged and duplicates dropped at the resolution of the decoder; only what is left is made at that of
+    the picture, and judged once more.
     """
 
     def __init__(self, predictor: Predictor, config: AutomaticConfig | None = None):
@@ -60,44 +77,67 @@ class AutomaticMasks:
         ``predicted_iou``, ``point_coords``; and ours: ``expected_iou``, ``reliability`` and ``mean_uncertainty``;
         ``token``: which of SAM 2's masks the answer to that click is.
         """
+        entries = [self._entry(candidate, answer) for candidate, answer in self.answers(image)]
+        return sorted(entries, key=lambda entry: -entry["reliability"])
+
+    def answers(
+        self, image: Any, *, looks: LooksConfig | Sequence[str] | None = None, alpha: float | None = None
+    ) -> Iterator[tuple[Candidate, PredictedMasks]]:
+        """Each object once, with the predictor's answer of one mask ``[1, H, W]``; candidates by falling reliability.
+
+        looks, alpha: as in `Predictor.predict`; they see the candidates that are left. With looks the mask of the best
+        score is the only candidate of a click, since looks return no other. Until the last answer the predictor must
+        keep this picture.
+        """
         self.predictor.set_image(image)
         height, width = self.predictor.picture_size
+        looking = looks_config(self.predictor.model.looks if looks is None else looks)
+        candidates = self._candidates(1 if looking else None)
+        batch = max(1, VALUES // (3 * height * width))
+        for start in range(0, len(candidates), batch):
+            some = candidates[start : start + batch]
+            points = np.array([[candidate.point] for candidate in some])
+            whole = self.predictor.predict(points, np.ones((len(some), 1)), looks=looking, alpha=alpha)
+            for candidate, answer in zip(some, whole.each(), strict=True):
+                place = int(np.flatnonzero(answer.tokens == candidate.token)[0])
+                answer = answer.part(slice(place, place + 1))
+                if answer.trust[0] >= self.config.min_reliability and answer.masks.sum() >= self.config.min_area:
+                    yield candidate, answer
+
+    def _candidates(self, most: int | None) -> list[Candidate]:
+        """What is worth making of the picture that is set, the most reliable first. most: per click, the best ones."""
+        height, width = self.predictor.picture_size
         points = grid_points(self.config.points_per_side) * (width, height)
-        batch = min(self.config.points_per_batch, max(1, VALUES // (3 * height * width)))
         found, maps = [], []
-        for start in range(0, len(points), batch):
-            some = points[start : start + batch]
-            answer = self.predictor.predict(some[:, None], np.ones((len(some), 1)))
-            for entry, probability in self._kept(answer, some):
-                found.append(entry)
-                maps.append(probability)
+        for start in range(0, len(points), self.config.points_per_batch):
+            some = points[start : start + self.config.points_per_batch]
+            answers = self.predictor.sketch(some[:, None], np.ones((len(some), 1))).each()
+            for point, answer in zip(some.tolist(), answers, strict=True):
+                reliability = answer.trust[:most]
+                for index in np.flatnonzero(reliability >= self.config.min_reliability - SLACK):
+                    if answer.masks[index].any():
+                        found.append(Candidate(tuple(point), int(answer.tokens[index]), float(reliability[index])))
+                        maps.append(_pooled(answer.probability[index]))
         if not found:
             return []
-        reliability = np.array([entry["reliability"] for entry in found])
-        kept = suppress(np.stack(maps), reliability, self.config.max_overlap)
-        return [_unpacked(found[index]) for index in kept]
+        reliability = np.array([candidate.reliability for candidate in found])
+        return [found[index] for index in suppress(np.stack(maps), reliability, self.config.max_overlap)]
 
-    def _kept(self, answer: PredictedMasks, points: np.ndarray):
-        """Entry, with its mask as run lengths, and pooled probability map of each mask that is reliable enough."""
-        size = answer.masks.shape[-2:]
-        masks, probability, uncertainty = (
-            array.reshape(-1, *size) for array in (answer.masks, answer.probability, answer.uncertainty)
-        )
-        numbers = (answer.scores, answer.expected_iou, answer.trust, answer.tokens)
-        scores, expected, reliability, tokens = (array.reshape(-1) for array in numbers)
-        area = masks.sum(axis=(1, 2))
-        for index in np.flatnonzero((reliability >= self.config.min_reliability) & (area >= self.config.min_area)):
-            entry = {
-                "segmentation": rle.encode(np.asfortranarray(masks[index], np.uint8)),
-                "area": int(area[index]),
-                "predicted_iou": float(scores[index]),
-                "expected_iou": float(expected[index]),
-                "reliability": float(reliability[index]),
-                "mean_uncertainty": float(uncertainty[index][masks[index]].mean()),
-                "point_coords": [points[index * len(points) // len(masks)].tolist()],
-                "token": int(tokens[index]),
-            }
-            yield entry, _pooled(probability[index])
+    @staticmethod
+    def _entry(candidate: Candidate, answer: PredictedMasks) -> dict[str, Any]:
+        mask = answer.masks[0]
+        box = rle.toBbox(rle.encode(np.asfortranarray(mask, np.uint8)))
+        return {
+            "segmentation": mask,
+            "area": int(mask.sum()),
+            "bbox": [float(value) for value in box],
+            "predicted_iou": float(answer.scores[0]),
+            "expected_iou": float(answer.expected_iou[0]),
+            "reliability": float(answer.trust[0]),
+            "mean_uncertainty": float(answer.uncertainty[0][mask].mean()),
+            "point_coords": [list(candidate.point)],
+            "token": candidate.token,
+        }
 
 
 def grid_points(side: int) -> np.ndarray:
@@ -113,17 +153,23 @@ def suppress(maps: np.ndarray, reliability: np.ndarray, max_overlap: float) -> l
     IoU of their probability maps ``[N, h, w]``, sum of minima over sum of maxima. Where both doubt, a difference
     between two masks counts for little; where both are sure, in full.
     """
-    flat = maps.reshape(len(maps), -1)
-    total = flat.sum(axis=1, dtype=np.float64)
+    flat = torch.from_numpy(maps.reshape(len(maps), -1))
+    total = flat.sum(dim=1, dtype=torch.float64).numpy()
     remaining = np.argsort(-reliability, kind="stable")
     kept = []
     while len(remaining):
         best, remaining = remaining[0], remaining[1:]
         kept.append(int(best))
-        # min + max = sum, so one pass over the pixels gives both.
-        shared = np.array([np.minimum(flat[best], flat[other]).sum(dtype=np.float64) for other in remaining])
-        union = total[best] + total[remaining] - shared
-        remaining = remaining[shared <= max_overlap * union]
+        # The union is at least the larger sum, so that maps of very different sums need no look at their pixels.
+        smaller, larger = np.minimum(total[best], total[remaining]), np.maximum(total[best], total[remaining])
+        close = np.flatnonzero(smaller > max_overlap * larger)
+        near = remaining[close]
+        shared = np.zeros(len(near))
+        for start in range(0, len(near), BLOCK):
+            block = flat[near[start : start + BLOCK]]
+            shared[start : start + BLOCK] = torch.minimum(flat[best], block).sum(dim=1, dtype=torch.float64)
+        union = total[best] + total[near] - shared  # min + max = sum
+        remaining = np.delete(remaining, close[shared > max_overlap * union])
     return kept
 
 
@@ -151,9 +197,3 @@ def save_coco(path: str | Path, masks: list[dict[str, Any]], *, file_name: str, 
 def _pooled(probability: np.ndarray) -> np.ndarray:
     size = tuple(min(side, GRID) for side in probability.shape)
     return F.adaptive_avg_pool2d(torch.from_numpy(probability)[None], size)[0].numpy()
-
-
-def _unpacked(entry: dict[str, Any]) -> dict[str, Any]:
-    code = entry["segmentation"]
-    box = [float(value) for value in rle.toBbox(code)]
-    return entry | {"segmentation": rle.decode(code).astype(bool), "bbox": box}

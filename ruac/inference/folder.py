@@ -143,15 +143,17 @@ def answer_picture(
 ) -> PictureAnswer:
     """All objects of one picture ``uint8 [H, W, 3]``, one mask each, in the order of the prompts.
 
-    Automatic masks are asked for once more, each by its click, for their uncertainty.
+    Automatic masks come by falling reliability.
     """
-    if prompts is None:
-        found = AutomaticMasks(predictor, question.automatic).generate(image)
-        clicks = [(tuple(entry["point_coords"][0]), entry["token"]) for entry in found]
-        prompts = [ObjectPrompt(points=(point,), labels=(1,), token=token) for point, token in clicks]
-    else:
-        predictor.set_image(image)
     whole = PictureAnswer(image.shape[:2])
+    if prompts is None:
+        found = AutomaticMasks(predictor, question.automatic)
+        for candidate, answer in found.answers(image, looks=question.looks, alpha=question.alpha):
+            prompt = ObjectPrompt(points=(candidate.point,), labels=(1,))
+            whole.add(answer, prompt=prompt.entry())
+        whole.rank()
+        return whole
+    predictor.set_image(image)
     answers: dict[int, PredictedMasks] = {}
     most = max(1, VALUES // (3 * image.shape[0] * image.shape[1]))  # whose maps lie in memory together
     for start in range(0, len(prompts), most):
@@ -160,9 +162,7 @@ def answer_picture(
             places = [n for n, p in enumerate(batch) if (p.box is not None, bool(p.points)) == kinds]
             answers |= dict(zip(places, _ask(predictor, [batch[n] for n in places], question), strict=True))
         for place, prompt in enumerate(batch):
-            answer = answers.pop(place)
-            best = 0 if prompt.token is None else int(np.flatnonzero(answer.tokens == prompt.token)[0])
-            whole.add(answer.part(slice(best, best + 1)), kind=prompt.kind, prompt=prompt.entry())
+            whole.add(answers.pop(place).part(slice(0, 1)), kind=prompt.kind, prompt=prompt.entry())
     return whole
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ruac.backbone import Backbone, BackboneConfig, Features
 from ruac.backbone.load import ROOT
-from ruac.backbone.outputs import as_prompt, upsample
+from ruac.backbone.outputs import as_prompt, of_tokens, upsample
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
 from ruac.conformal.bounds import MaskBounds, Thresholds
+from ruac.inference.answer_options import AnswerOptions
 from ruac.inference.bounds import read_bounds
 from ruac.inference.embeddings import EncodedPicture, Encoder, load_embeddings, save_embeddings
 from ruac.inference.export import load_exported
@@ -130,6 +131,14 @@ class Predictor(Pretrained):
         how = self._how(multimask_output, return_logits, decomposed, correct, looks, alpha)
         return self._answer(picture, asked, how)
 
+    def sketch(self, point_coords: Any, point_labels: Any) -> PredictedMasks:
+        """`predict` for points, with maps as coarse as SAM 2's logits, ``[M, h, w]``, and without looks.
+
+        To choose among many answers at a small part of the cost of maps at the picture's size.
+        """
+        asked = (point_coords, point_labels, None, None, True)
+        return self._answer(self._picture("sketch"), asked, AnswerOptions(coarse=True))
+
     def predict_batch(
         self,
         point_coords_batch: Sequence | None = None,
@@ -221,7 +230,7 @@ class Predictor(Pretrained):
         return self._pictures[0]
 
     @torch.no_grad()
-    def _answer(self, picture: EncodedPicture, asked: tuple, how: _How) -> PredictedMasks:
+    def _answer(self, picture: EncodedPicture, asked: tuple, how: AnswerOptions) -> PredictedMasks:
         body = self.model.backbone
         groups = UserPrompts(*asked, picture.size, body.frame(picture.size), body.mask_stride).groups(self.device)
         places, parts = [], []
@@ -235,7 +244,7 @@ class Predictor(Pretrained):
         whole = {name: array[0] if len(order) == 1 else array for name, array in whole.items()}
         return _bounded(PredictedMasks(**whole), how.thresholds)
 
-    def _decode(self, picture: EncodedPicture, prompts: Prompts, how: _How) -> dict[str, np.ndarray]:
+    def _decode(self, picture: EncodedPicture, prompts: Prompts, how: AnswerOptions) -> dict[str, np.ndarray]:
         """The arrays of `PredictedMasks` with the objects in front."""
         count = len(prompts.labels)
         index = torch.zeros(count, dtype=torch.int64, device=self.device)
@@ -245,19 +254,20 @@ class Predictor(Pretrained):
             tokens = 1 + prediction.iou[:, 1:].argsort(dim=1, descending=True, stable=True)  # [N, 3]
         else:
             tokens = self.model.backbone.single_mask(prediction.decoded)[:, None]
-        logits = _of_tokens(prediction.logits, tokens)
+        logits = of_tokens(prediction.logits, tokens)
         if how.looks is not None:
             return self._look_again(picture, prompts, prediction, tokens[:, 0], how)
-        maps = prediction.maps(tokens, picture.size, parts=how.decomposed)
+        size = tuple(logits.shape[-2:]) if how.coarse else picture.size
+        maps = prediction.maps(tokens, size, parts=how.decomposed)
         uncertainty = _array(maps.total)
         if how.logits:
-            masks = _array(upsample(logits, picture.size))
+            masks = _array(upsample(logits, size))
         else:  # one by one: a picture of 100 megapixels has 0.4 GB in each map
-            hard = [_array(upsample(one, picture.size)[:, 0] > 0) for one in logits.split(1, dim=1)]
+            hard = [_array(upsample(one, size)[:, 0] > 0) for one in logits.split(1, dim=1)]
             masks = self._filtered(np.stack(hard, axis=1), uncertainty, how)
         answer = {
             "masks": masks,
-            "scores": _array(_of_tokens(prediction.iou, tokens)),
+            "scores": _array(of_tokens(prediction.iou, tokens)),
             "logits": _array(as_prompt(logits)),
             "probability": _array(maps.probability),
             "uncertainty": uncertainty,
@@ -267,11 +277,11 @@ class Predictor(Pretrained):
         return answer | self._judged(answer, [])
 
     def _look_again(
-        self, picture: EncodedPicture, prompts: Prompts, prediction: Prediction, choice: Tensor, how: _How
+        self, picture: EncodedPicture, prompts: Prompts, prediction: Prediction, choice: Tensor, how: AnswerOptions
     ) -> dict[str, np.ndarray]:
         if picture.image is None:
             raise RuacError("looks: expected a picture of set_image; saved embeddings cannot be looked at again")
-        logits = _of_tokens(prediction.logits, choice[:, None])
+        logits = of_tokens(prediction.logits, choice[:, None])
         masks = _array(upsample(logits, picture.size)[:, 0] > 0)
         question = Question(picture.image, prompts, prediction, choice, masks)
         looked = look_again(self.model, how.looks, question, parts=True)
@@ -296,7 +306,7 @@ class Predictor(Pretrained):
         features = mask_features(answer["masks"] > 0, answer["probability"], answer["scores"], first)
         return {"reliability": reader.read(features)}
 
-    def _filtered(self, masks: np.ndarray, uncertainty: np.ndarray, how: _How) -> np.ndarray:
+    def _filtered(self, masks: np.ndarray, uncertainty: np.ndarray, how: AnswerOptions) -> np.ndarray:
         flat, doubt = (array.reshape(-1, *array.shape[2:]) for array in (masks, uncertainty))
         flat = self.model.filtered(flat, doubt)
         return (UncCorr()(flat, doubt) if how.correct else flat).reshape(masks.shape)
@@ -309,29 +319,12 @@ class Predictor(Pretrained):
         correct: bool = False,
         looks: LooksConfig | Sequence[str] | None = None,
         alpha: float | None = None,
-    ) -> _How:
+    ) -> AnswerOptions:
         looks = looks_config(self.model.looks if looks is None else looks)
         if logits and (correct or looks is not None):
             raise RuacError("return_logits: expected without correct and looks, which change masks and no logits")
         thresholds = None if alpha is None else self.bounds(looks).at(alpha)
-        return _How(multimask, logits, decomposed, correct, looks, thresholds)
-
-
-@dataclass(frozen=True)
-class _How:
-    """How prompts are answered, see `Predictor.predict`."""
-
-    multimask: bool
-    logits: bool
-    decomposed: bool
-    correct: bool
-    looks: LooksConfig | None
-    thresholds: Thresholds | None
-
-
-def _of_tokens(values: Tensor, tokens: Tensor) -> Tensor:
-    """``values [N, 4, ...]`` of ``tokens [N, M]``."""
-    return values[torch.arange(len(tokens), device=values.device)[:, None], tokens]
+        return AnswerOptions(multimask, logits, decomposed, correct, looks, thresholds)
 
 
 def _bounded(answer: PredictedMasks, thresholds: Thresholds | None) -> PredictedMasks:

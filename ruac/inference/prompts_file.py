@@ -22,14 +22,13 @@ UNNAMED = "object"
 class ObjectPrompt:
     """One object. box: x0, y0, x1, y1 in picture pixels. points: (x, y), with labels 1 (object) or 0 (background).
 
-    kind: its class. token: the one of SAM 2's masks that is meant, None for the best (automatic masks know which).
+    kind: its class.
     """
 
     box: tuple[float, ...] | None = None
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[int, ...] = ()
     kind: str = UNNAMED
-    token: int | None = None
 
     def check_inside(self, size: tuple[int, int]) -> None:
         """Raise `RuacError` for a place outside a picture of `size` (H, W)."""

@@ -44,6 +44,11 @@ class PictureAnswer:
                 self._draw(bound, masks[0])
         self.objects.append(entry | ({"others": others} if others else {}))
 
+    def rank(self) -> None:
+        """The most reliable object first, and ids in that order."""
+        self.objects.sort(key=lambda entry: -entry["reliability"])
+        self.objects = [entry | {"id": number} for number, entry in enumerate(self.objects, start=1)]
+
     def save(
         self, folder: Path, name: str, *, picture: dict[str, Any] | None, settings: str | None = None
     ) -> list[Path]:

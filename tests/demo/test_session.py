@@ -99,7 +99,7 @@ def test_words():
     assert "**Accept.** Expected IoU 0.70 (SAM 2 itself says 0.80)" in text
     assert "317, 709, 1257 pixels at alpha 0.10" in text
     assert "Next click: (80, 30), background is expected there; it may raise the IoU by 0.031" in text
-    assert "1 clicks" in text
+    assert "1 click, answered" in text
     assert "For review" in summary(session, shown_of(accepted=False))
     assert "No doubt is left" in summary(session, shown_of(suggestion=None))
     assert summary(Session(), None) == START

@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 from torch import nn
 
 from ruac.base.errors import RuacError
+from ruac.data.synthetic.scenes import SceneDataset
 from ruac.inference.automatic import AutomaticConfig, AutomaticMasks, grid_points, save_coco, suppress
 from ruac.inference.model import Prediction, UncertainSam
 from ruac.inference.predictor import Predictor
@@ -90,6 +91,60 @@ def test_a_synthetic_scene_gives_each_object_once(scene):
         box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
         assert entry["bbox"] == box
         assert entry["reliability"] == min(entry["predicted_iou"], entry["expected_iou"]) >= 0.7
+
+
+def all_at_full_size(predictor, picture, config):
+    """The order without a shortcut: every candidate at the picture's size, then what is reliable, then each once."""
+    predictor.set_image(picture)
+    points = grid_points(config.points_per_side) * picture.shape[1::-1]
+    whole = predictor.predict(points[:, None], np.ones((len(points), 1)))
+    chosen = [
+        (float(answer.trust[index]), tuple(point), int(answer.tokens[index]), answer.masks[index], probability)
+        for point, answer in zip(points.tolist(), whole.each(), strict=True)
+        for index, probability in enumerate(answer.probability)
+        if answer.trust[index] >= config.min_reliability and answer.masks[index].sum() >= config.min_area
+    ]
+    kept = []
+    for one in sorted(chosen, key=lambda one: -one[0]):
+        if all(soft_iou(one[4], other[4]) <= config.max_overlap for other in kept):
+            kept.append(one)
+    return kept, len(chosen)
+
+
+def check_against_full_size(predictor, picture, config):
+    expected, candidates = all_at_full_size(predictor, picture, config)
+    found = AutomaticMasks(predictor, config).generate(picture)
+    assert 1 < len(expected) < candidates
+    for entry, (reliability, point, token, mask, _) in zip(found, expected, strict=True):
+        assert (tuple(entry["point_coords"][0]), entry["token"]) == (point, token)
+        np.testing.assert_array_equal(entry["segmentation"], mask)
+        assert entry["reliability"] == pytest.approx(reliability, abs=1e-5)
+
+
+def test_the_masks_are_those_of_all_candidates_at_full_size(scene):
+    check_against_full_size(
+        Predictor(scene[0], device="cpu"), np.zeros((HEIGHT, WIDTH, 3), np.uint8), AutomaticConfig(points_per_side=8)
+    )
+
+
+def test_so_they_are_of_the_embedded_model():
+    picture = np.asarray(SceneDataset(1, seed=3)[0].image)
+    check_against_full_size(Predictor(device="cpu"), picture, AutomaticConfig(points_per_side=4, min_reliability=0.5))
+
+
+def test_only_what_is_left_is_made_at_full_size(scene, monkeypatch):
+    """Maps of the picture's size are what memory and time go to."""
+    predictor = Predictor(scene[0], device="cpu")
+    made, maps = [], Prediction.maps
+
+    def counted(self, tokens, size, **how):
+        made.append((size, tokens.numel()))
+        return maps(self, tokens, size, **how)
+
+    monkeypatch.setattr(Prediction, "maps", counted)
+    found = AutomaticMasks(predictor, AutomaticConfig(points_per_side=12)).generate(np.zeros((96, 128, 3), np.uint8))
+    assert sum(count for size, count in made if size == (32, 32)) == 3 * 12**2
+    assert sum(count for size, count in made if size == (96, 128)) == 3 * len(found)
 
 
 def test_a_threshold_above_all_keeps_none(scene):

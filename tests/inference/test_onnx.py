@@ -11,6 +11,7 @@ import torch
 from builders import with_head
 from PIL import Image
 
+from ruac.backbone import BackboneConfig, build_backbone
 from ruac.backbone.prompts import Prompts
 from ruac.base.errors import RuacError
 from ruac.calibration.clustered import Clustered
@@ -139,6 +140,21 @@ def test_onnx_runtime_says_the_same(folder):
         check(found, expected(model, normalise(torch.from_numpy(image)), prompts), atol=1e-4)
     said = json.loads((folder / "onnx.json").read_text())
     assert (said["image_size"], said["head"], said["backbone"]) == (256, "signed", "nano")
+
+
+@pytest.mark.slow
+def test_an_official_architecture_in_onnx_runtime(tmp_path):
+    """Of random weights: windowed attention and position embeddings of another size than `nano` has."""
+    pytest.importorskip("onnxscript", reason="an extra")
+    body = build_backbone(BackboneConfig(kind="tiny", image_size=128)).freeze()
+    model = with_head(body, KINDS["local"], noise=0.05)
+    encoder, decoder = sessions(export_onnx(model, tmp_path / "tiny"))
+    image = graph_image(IMAGE, 128)
+    features = dict(zip(FEATURES, encoder.run(None, {"image": image}), strict=True))
+    for count, clicks in ((1, 2), (3, 1)):
+        prompts = prompts_of(count, clicks, 128, seed=count)
+        found = decoder.run(list(ANSWERS), features | dict(zip(PROMPTS, (x.numpy() for x in prompts), strict=True)))
+        check(found, expected(model, normalise(torch.from_numpy(image)), prompts), atol=1e-4)
 
 
 @pytest.mark.slow

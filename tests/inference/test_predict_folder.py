@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,21 @@ def test_automatic_masks_are_those_of_the_generator(predictor, pictures):
         assert (rle.decode(entry["segmentation"]) == expected["segmentation"]).all()
         assert entry["reliability"] == pytest.approx(expected["reliability"], abs=1e-5)
         assert entry["mean_uncertainty"] == pytest.approx(expected["mean_uncertainty"], abs=1e-5)
+
+
+def test_automatic_masks_are_looked_at_again(predictor, pictures):
+    """Whichever of a click's candidates would be kept without looks: with them it is the one that looks return."""
+    image = np.asarray(Image.open(pictures / "a.png").convert("RGB"))
+    every = replace(GRID, max_overlap=1.0)
+    objects = answer_picture(predictor, image, None, FolderQuestion(automatic=every, looks=["flip"])).objects
+    assert [entry["id"] for entry in objects] == list(range(1, len(objects) + 1))
+    reliability = [entry["reliability"] for entry in objects]
+    assert len(objects) > 1
+    assert reliability == sorted(reliability, reverse=True)
+    for entry in objects:
+        answer = predictor.predict(entry["prompt"]["points"], [1], looks=["flip"])
+        np.testing.assert_array_equal(rle.decode(entry["segmentation"]) > 0, answer.masks[0])
+        assert entry["reliability"] == pytest.approx(float(answer.trust[0]), abs=1e-5)
 
 
 def test_a_finished_picture_is_known_by_content_and_question(predictor, pictures, tmp_path):

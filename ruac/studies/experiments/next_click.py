@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,13 @@ from ruac.evaluation.score import Encodings, objects_of
 from ruac.evaluation.sweep.config import ModelConfig, SweepConfig
 from ruac.evaluation.sweep.open import open_domains
 from ruac.evaluation.sweep.opened import load_models
+from ruac.inference.answer import Maps
 from ruac.inference.export import fingerprint
+from ruac.inference.look_mean import look_again
 from ruac.inference.model import UncertainSam
 from ruac.inference.next_click import next_click
 from ruac.inference.predictor import DEFAULT
+from ruac.inference.second_look import Question
 from ruac.studies.experiments.outputs import write_outputs
 
 TARGETS = (85, 90)  # % IoU
@@ -38,7 +42,7 @@ AFTER = (1, 2, 3, 5, 10, 20)  # clicks whose IoU is written
 
 @dataclass
 class NextClickConfig:
-    """domains: as in a sweep. models: who says where; the masks are those of the same backbone. rules: keys of
+    """domains: as in a sweep. models: who says where, with looks or without; the masks are SAM 2's own. rules: keys of
     `RULES`. images: per data set, spread evenly (0: all). objects: most per image, the first ones. clicks: most per
     object."""
 
@@ -60,19 +64,16 @@ class NextClickConfig:
             raise RuacError("expected images of at least 0, objects and clicks of at least 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """What a rule may look at. mask, probability, uncertainty: ``[H, W]`` of the answer. candidates: probability of all
-    three, ``[3, H, W]``, with scores ``[3]``. clicked: ``[P, 2]`` (x, y). truth: for the oracles alone."""
+    """What a rule may look at. mask: ``bool [H, W]``, the answer's. clicked: ``[P, 2]`` (x, y). truth: for the oracles
+    alone. read: probability and uncertainty ``[H, W]``, made only for the rules that look at them."""
 
     mask: np.ndarray
-    probability: np.ndarray
-    uncertainty: np.ndarray
-    candidates: np.ndarray
-    scores: np.ndarray
     clicked: np.ndarray
     truth: np.ndarray
     rng: np.random.Generator
+    read: Callable[[], tuple[np.ndarray, np.ndarray]]
 
     def unclicked(self) -> np.ndarray:
         free = np.ones(self.mask.shape, bool)
@@ -82,13 +83,29 @@ class View:
 
 
 def _expected(view: View) -> tuple[int, int]:
-    click = next_click(view.mask, view.probability, view.clicked)
+    click = next_click(view.mask, view.read()[0], view.clicked)
     return _peak(view) if click is None else click.point
+
+
+def _region(view: View, *, least: float = 0.5) -> tuple[int, int]:
+    """As the oracle does, on the error that is expected: the deepest pixel of a connected region.
+
+    Regions are of pixels that err with a probability above `least`; the one with the most expected errors counts.
+    Where there is none, as `_expected`.
+    """
+    probability = view.read()[0]
+    wrong = np.where(view.mask, 1 - probability, probability)
+    parts, count = ndimage.label((wrong > least) & view.unclicked())
+    if not count:
+        return _expected(view)
+    best = 1 + int(np.argmax(ndimage.sum(wrong, parts, np.arange(1, count + 1))))
+    depth = ndimage.distance_transform_edt(np.pad(parts == best, 1))[1:-1, 1:-1]
+    return _place(depth.argmax(), view)
 
 
 def _peak(view: View) -> tuple[int, int]:
     """The most uncertain pixel."""
-    return _place(np.where(view.unclicked(), view.uncertainty, -1.0).argmax(), view)
+    return _place(np.where(view.unclicked(), view.read()[1], -1.0).argmax(), view)
 
 
 def _boundary(view: View) -> tuple[int, int]:
@@ -122,6 +139,8 @@ def _oracle(view: View) -> tuple[int, int]:
 
 RULES: dict[str, Callable[[View], tuple[int, int]]] = {
     "expected": _expected,
+    "region": _region,
+    "region_third": partial(_region, least=1 / 3),
     "peak": _peak,
     "boundary": _boundary,
     "random": _random,
@@ -163,30 +182,31 @@ def click_through(
         choice = best_candidate(prediction.iou)
         logits = of_token(prediction.logits, choice)
         masks = (upsample(logits, size)[:, 0] > 0).numpy()
-        maps = prediction.maps(torch.tensor([[1, 2, 3]]).expand(len(active), 3), size)
         found[active, click:] = jaccard(masks, sample.masks[active])[:, None]
         still = found[active, click] < TARGETS[-1] / 100
         if not still.any() or click + 1 == config.clicks:
             break
         new = np.zeros((count, 2))
+        maps = cache(partial(_maps, model, Question(sample.image, prompts, prediction, choice, masks)))
         for row in np.flatnonzero(still):
             n = active[row]
-            view = View(
-                masks[row],
-                maps.probability[row, choice[row] - 1].numpy(),
-                maps.total[row, choice[row] - 1].numpy(),
-                maps.probability[row].numpy(),
-                prediction.iou[row, 1:].numpy(),
-                points[n],
-                sample.masks[n],
-                rngs[n],
-            )
+
+            def read(row: int = row, maps: Callable[[], Maps] = maps) -> tuple[np.ndarray, np.ndarray]:
+                return maps().probability[row, 0].numpy(), maps().total[row, 0].numpy()
+
+            view = View(masks[row], points[n], sample.masks[n], rngs[n], read)
             new[n] = RULES[rule](view)
         active, previous = active[still], as_prompt(logits)[torch.from_numpy(still)]
         x, y = new.astype(int).T
         points = np.concatenate([points, new[:, None]], axis=1)
         labels = np.concatenate([labels, sample.masks[np.arange(count), y, x].astype(int)[:, None]], axis=1)
     return found
+
+
+def _maps(model: UncertainSam, question: Question) -> Maps:
+    if model.looks is not None:
+        return look_again(model, model.looks, question).maps
+    return question.prediction.maps(question.choice[:, None], question.image.shape[:2])
 
 
 def measure(dataset: MaskDataset, models: dict[str, UncertainSam], config: NextClickConfig) -> list[dict]:

@@ -17,7 +17,7 @@ from ruac.cli.benchmark import NAMES, ON_REQUEST, benchmarks
 from ruac.evaluation.metrics import boundary_f
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.score import Scores, evaluate_image
-from ruac.studies.benchmark import boundary, demo, gpu, head, memory, metrics, onnx, startup, sweep
+from ruac.studies.benchmark import automatic, boundary, demo, gpu, head, memory, metrics, onnx, startup, sweep
 from ruac.studies.benchmark import rows as rows_module
 from ruac.studies.benchmark.cases import Case
 from ruac.studies.benchmark.rows import Row, fastest, markdown
@@ -203,3 +203,9 @@ def test_the_wait_of_the_demo():
     rows = checked(demo.run(repeats=1))
     assert list(rows) == ["first click, picture encoded", "later click", "later click, second look"]
     assert rows["later click, second look"].seconds > rows["later click"].seconds  # another encoding
+
+
+def test_automatic_masks_and_what_they_would_cost_at_full_size():
+    (row,) = checked(automatic.run(sides=(96,), points_per_side=2, repeats=1)).values()
+    assert row.note.endswith("s at full size")
+    assert row.ratio > 0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.sweep.config import ModelConfig
@@ -18,9 +19,8 @@ def view():
     rng = np.random.default_rng(0)
     probability = np.repeat(np.repeat(rng.random((6, 8)), 8, 0), 8, 1)
     mask = probability > 0.5
-    candidates, doubt = np.stack([probability, rng.random(mask.shape), probability]), 1 - abs(2 * probability - 1)
     clicked, truth = np.array([[3.0, 4.0]]), rng.random(mask.shape) > 0.5
-    return View(mask, probability, doubt, candidates, np.array([0.8, 0.5, 0.3]), clicked, truth, rng)
+    return View(mask, clicked, truth, rng, lambda: (probability, 1 - abs(2 * probability - 1)))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -49,17 +49,32 @@ def test_only_the_oracles_see_the_truth(view, rule):
     assert (len(set(places)) == 1) == (rule not in ORACLES)
 
 
-def test_boundary_knows_the_mask_alone(view):
-    other = replace(view, probability=view.probability[::-1], uncertainty=view.uncertainty[::-1])
-    assert RULES["boundary"](view) == RULES["boundary"](other)
+def test_boundary_asks_for_no_map(view):
+    assert RULES["boundary"](replace(view, read=None)) == RULES["boundary"](view)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_an_empty_mask(view, rule):
-    empty = np.zeros_like(view.mask)
-    x, y = RULES[rule](replace(view, mask=empty, probability=np.zeros(empty.shape), uncertainty=np.zeros(empty.shape)))
+    nothing = np.zeros(view.mask.shape)
+    x, y = RULES[rule](replace(view, mask=nothing > 0, read=lambda: (nothing, nothing)))
     assert 0 <= x < 64
     assert 0 <= y < 48
+
+
+def test_region_is_the_oracle_of_the_expected_error(view):
+    """Where a map knows every error, both click equally deep; of several regions the likelier errors count."""
+    truth = np.zeros((48, 64), bool)
+    truth[5:30, 10:40], truth[35:45, 50:60] = True, True
+    mask = np.zeros_like(truth)
+    mask[5:30, 10:20] = True
+    one = replace(view, mask=mask, truth=truth, read=lambda: (np.where(truth, 0.9, 0.1), None))
+    (x, y), (right_x, right_y) = RULES["region"](one), RULES["oracle"](one)
+    depth = ndimage.distance_transform_edt(np.pad(truth & ~mask, 1))[1:-1, 1:-1]
+    assert depth[y, x] == depth[right_y, right_x] == depth.max()
+    probability = np.zeros(truth.shape)
+    probability[2:12, 2:12], probability[20:29, 20:29], probability[40:48, :] = 0.6, 0.9, 0.4
+    likely = replace(view, mask=np.zeros_like(mask), read=lambda: (probability, None))
+    assert RULES["region"](likely) == (24, 24)
 
 
 def test_the_first_click_that_reaches_the_target_counts():
@@ -70,15 +85,21 @@ def test_the_first_click_that_reaches_the_target_counts():
 def test_a_row_per_domain_model_and_rule(shelf, tmp_path):
     config = NextClickConfig(
         domains=[str(shelf / "domains")],
-        models=[ModelConfig("ruac", export=str(shelf / "head"), backbone=str(shelf / "backbone.yaml"))],
-        rules=["expected", "boundary", "oracle"],
+        models=[
+            ModelConfig(name, export=str(shelf / "head"), backbone=str(shelf / "backbone.yaml"), looks=looks)
+            for name, looks in (("plain", []), ("zoomed", ["zoom"]))
+        ],
+        rules=["region", "boundary"],
         out=str(tmp_path),
         images=2,
         clicks=3,
     )
     table = pd.read_csv(run_next_click(config) / "next_click.csv")
-    assert list(zip(table.domain, table.rule, strict=True)) == [
-        (domain, rule) for domain in ("first", "second") for rule in config.rules
+    assert list(zip(table.domain, table.model, table.rule, strict=True)) == [
+        (domain, model, rule)
+        for domain in ("first", "second")
+        for model in ("plain", "zoomed")
+        for rule in config.rules
     ]
     assert (table.objects == 4).all()
     assert table.noc85.between(1, 3).all()

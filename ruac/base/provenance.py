@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,13 @@ def _commit() -> str:
         return run("rev-parse", "HEAD").stdout.strip() + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """A dataclass config as what tells models apart, for a hash.
+
+    A field that came later, ``field(default=..., metadata={"later": True})``, is left out at its default, which is what
+    was done before there was a choice: fits and results of an older version stay those of the same model.
+    """
+    later = {each.name: each.default for each in fields(config) if each.metadata.get("later")}
+    return {name: value for name, value in asdict(config).items() if name not in later or value != later[name]}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from ruac.base.errors import RuacError
+from ruac.base.provenance import settings_of
 from ruac.conformal.bounds import NAME, MaskBounds, load_bounds
 from ruac.inference.export import fingerprint
 from ruac.inference.model import UncertainSam
@@ -18,8 +18,8 @@ def bounds_identity(model: UncertainSam) -> dict:
 
     Filters change no probability, and so do not count.
     """
-    parts = [part and asdict(part) for part in (model.head and model.head.config, model.looks)]
-    reader = model.reader and asdict(model.reader.config)
+    parts = [part and settings_of(part) for part in (model.head and model.head.config, model.looks)]
+    reader = model.reader and settings_of(model.reader.config)
     content = json.dumps([fingerprint(model.looking(model.looks)), *parts, reader], sort_keys=True, default=str)
     return {"model": hashlib.sha256(content.encode()).hexdigest(), "image_size": model.image_size}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ruac.backbone.load import backbone_name
 from ruac.backbone.names import OFFICIAL
 from ruac.base.errors import RuacError
 from ruac.base.files import atomic_folder, write_text
+from ruac.base.provenance import settings_of
 from ruac.calibration import load_calibrator
 from ruac.inference.ensemble import Ensemble, EnsembleConfig
 from ruac.inference.export_config import CALIBRATOR, CONFIG, WEIGHTS, ExportConfig, read_config
@@ -152,7 +152,7 @@ def model_identity(model: UncertainSam) -> dict[str, Any]:
     """What a calibrator of its logits belongs to: a hash of backbone and head, and the side of the pictures."""
     digest = hashlib.sha256(fingerprint(model.backbone.sam).encode())
     if model.head is not None:
-        digest.update((json.dumps(asdict(model.head.config), sort_keys=True) + fingerprint(model.head)).encode())
+        digest.update((json.dumps(settings_of(model.head.config), sort_keys=True) + fingerprint(model.head)).encode())
     return {"model": digest.hexdigest(), "image_size": model.image_size}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +35,7 @@ class BayesianConfig(ScaledHeadConfig):
 
     posterior: str = "signed"
     kappa: str = "channel"
-    kappa_pool: int = 1
+    kappa_pool: int = field(default=1, metadata={"later": True})
     hidden: int = 16
     kappa_min: float = 0.5
     kappa_max: float = 10.0

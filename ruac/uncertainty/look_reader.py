@@ -7,7 +7,7 @@ probably wrong, and ranks errors worse (docs/results/looks.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ class LookReaderConfig:
     exports, if it reads each pixel alone. look: the one it reads beside the first answer; others it leaves alone."""
 
     hidden: int = 48
-    context: int = 0
+    context: int = field(default=0, metadata={"later": True})
     look: str = "zoom"
 
     def validate(self) -> None:

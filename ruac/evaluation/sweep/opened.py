@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 
 from ruac.base.errors import RuacError
+from ruac.base.provenance import settings_of
 from ruac.base.version import VERSION
 from ruac.data.identity import image_names
 from ruac.data.sample import MaskDataset
@@ -85,9 +86,14 @@ def sweep_key(config: SweepConfig, models: dict[str, UncertainSam]) -> str:
         "version": VERSION,
         "protocol": asdict(config.protocol),
         "models": {
-            name: [fingerprint(model), model.image_size, model.head and asdict(model.head.config), *_calibration(model)]
-            + ([asdict(model.looks)] if model.looks else [])
-            + ([asdict(model.reader.config)] if model.reader else [])
+            name: [
+                fingerprint(model),
+                model.image_size,
+                model.head and settings_of(model.head.config),
+                *_calibration(model),
+            ]
+            + ([settings_of(model.looks)] if model.looks else [])
+            + ([settings_of(model.reader.config)] if model.reader else [])
             + ([asdict(model.thresholds)] if model.thresholds else [])
             + ([asdict(model.reliability)] if model.reliability else [])
             for name, model in models.items()

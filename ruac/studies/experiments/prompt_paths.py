@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from ruac.base.errors import RuacError
+from ruac.base.provenance import settings_of
 from ruac.base.version import VERSION
 from ruac.data.identity import dataset_hash
 from ruac.data.sample import MaskDataset, Sample
@@ -179,7 +180,7 @@ def path_key(path: PathConfig, models: dict[str, UncertainSam], prints: dict[str
         "version": VERSION,
         "path": asdict(path),
         "models": {
-            name: [prints[name], type(model).__name__, model.image_size, model.head and asdict(model.head.config)]
+            name: [prints[name], type(model).__name__, model.image_size, model.head and settings_of(model.head.config)]
             for name, model in models.items()
         },
         "data": data,

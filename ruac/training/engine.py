@@ -213,6 +213,9 @@ def _train(
                 if accelerator.is_main_process:
                     save_checkpoint(checkpoint, task, optimizer, stream | {"step": done})
                 accelerator.wait_for_everyone()
+    # A wrapper that outlives its process group destroys it while it holds the interpreter's lock, for which the group's
+    # own thread may be waiting: now and then a process would never end.
+    wrapped, optimizer, loader = accelerator.free_memory(wrapped, optimizer, loader)
     accelerator.end_training()
     return checkpoint
 

@@ -19,10 +19,12 @@ pytestmark = [
 ]
 
 WORKER = """
+import gc
 import sys
 import ruac
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
+from torch.nn.parallel import DistributedDataParallel
 from ruac.base.config import load_config
 from ruac.training.student.run import StudentConfig, train_student
 from ruac.training.student.stream import StudentStream
@@ -38,9 +40,14 @@ def validate(self, accelerator):
     scores.append(judge(self, accelerator))
     return scores[-1]
 StudentTask.validate = validate
+end, wrappers = Accelerator.end_training, []
+def ended(self):  # the process group must outlive those who use it
+    wrappers.append(sum(isinstance(each, DistributedDataParallel) for each in gc.get_objects()))
+    end(self)
+Accelerator.end_training = ended
 train_student(load_config(StudentConfig, None, [*settings, f"out={out}"]), resume=False)
 weights = {name: module.state_dict() for name, module in tasks[0].trained_modules().items()}
-torch.save({"weights": weights, "drawn": drawn, "scores": scores}, f"{out}/rank{PartialState().process_index}.pt")
+torch.save({"weights": weights, "drawn": drawn, "scores": scores, "wrappers": wrappers}, f"{out}/rank{PartialState().process_index}.pt")
 """
 
 
@@ -67,3 +74,4 @@ def test_two_processes_agree(settings, tmp_path):
     assert sorted(first["drawn"] + second["drawn"]) == list(range(steps * 4))
     assert first["scores"] == second["scores"]
     assert len(first["scores"]) == 2
+    assert first["wrappers"] == second["wrappers"] == [0]

@@ -39,12 +39,18 @@ class Row:
 class Least(float):
     """The least of several times; spread: how much more their median was, as a share."""
 
-    spread: float
+    def __init__(self, times: Sequence[float]):
+        self.times = tuple(times)
 
     def __new__(cls, times: Sequence[float]) -> Least:
-        least = super().__new__(cls, min(times))
-        least.spread = statistics.median(times) / least - 1 if least > 0 else 0.0
-        return least
+        return super().__new__(cls, min(times))
+
+    def __reduce__(self) -> tuple[type[Least], tuple[tuple[float, ...]]]:
+        return Least, (self.times,)  # from a process of its own it comes back as what it was
+
+    @property
+    def spread(self) -> float:
+        return statistics.median(self.times) / self - 1 if self > 0 else 0.0
 
 
 def fastest(works: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, Least]:

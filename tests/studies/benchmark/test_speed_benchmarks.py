@@ -1,6 +1,7 @@
 """The benchmarks of steps, looks, growth and processes on tiny sizes, and runs as files; no time is tested."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -100,3 +101,8 @@ def test_files_of_something_else_are_refused(tmp_path, content):
         record.compare(path, path)
     with pytest.raises(RuacError, match="No such file"):
         record.compare(tmp_path / "absent.json", path)
+
+
+def test_least_times_come_back_from_a_process_as_they_were():
+    least = pickle.loads(pickle.dumps(Least([3.0, 2.0, 4.0])))
+    assert (least, least.spread) == (2.0, 0.5)

@@ -47,7 +47,8 @@ def ended(self):  # the process group must outlive those who use it
 Accelerator.end_training = ended
 train_student(load_config(StudentConfig, None, [*settings, f"out={out}"]), resume=False)
 weights = {name: module.state_dict() for name, module in tasks[0].trained_modules().items()}
-torch.save({"weights": weights, "drawn": drawn, "scores": scores, "wrappers": wrappers}, f"{out}/rank{PartialState().process_index}.pt")
+kept = {"weights": weights, "drawn": drawn, "scores": scores, "wrappers": wrappers}
+torch.save(kept, f"{out}/rank{PartialState().process_index}.pt")
 """
 
 

@@ -85,6 +85,19 @@ class Encodings:
 
 
 @torch.no_grad()
+def question_of(
+    model: UncertainSam, image: np.ndarray, masks: np.ndarray, protocol: ProtocolConfig, keys: list[str]
+) -> Question:
+    """What a model answers to the last prompt on each object of a picture, before any further look.
+
+    masks: the truth that is prompted for, ``bool [N, H, W]``. keys: a stable id per object.
+    """
+    encoded, frame = Encodings(image)(model.backbone), model.backbone.frame(image.shape[:2])
+    *_, last = prompt_objects(model.decode, encoded, masks, protocol, frame=frame, keys=keys)
+    return Question(image, last.prompts, last.prediction, last.choice, last.masks)
+
+
+@torch.no_grad()
 def answer_image(
     models: dict[str, UncertainSam],
     sample: Sample,

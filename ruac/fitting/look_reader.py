@@ -23,8 +23,8 @@ from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset, check_orientation
 from ruac.data.synthetic.stress import StressConfig, stress
 from ruac.evaluation.metrics import object_band
-from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
-from ruac.evaluation.score import Encodings
+from ruac.evaluation.protocol import ProtocolConfig
+from ruac.evaluation.score import question_of
 from ruac.inference.export import export_model, exported_backbone, load_exported, origin
 from ruac.inference.model import UncertainSam
 from ruac.inference.second_look import Look, LooksConfig, Question, ask_look
@@ -227,13 +227,11 @@ def look_maps(
     number: int,
 ) -> LookMaps | None:
     """Ask for the objects of one picture twice; None where none of them was looked at again. number: the picture's."""
-    body, protocol = model.backbone, config.protocol
+    protocol = config.protocol
     if rng.random() < 0.5:
         protocol = replace(protocol, clicks=int(rng.integers(1, protocol.clicks + 1)))
     keys = [f"{rng.integers(2**62)}" for _ in masks]  # of random first clicks
-    encoded, frame = Encodings(image)(body), body.frame(image.shape[:2])
-    *_, last = prompt_objects(model.decode, encoded, masks, protocol, frame=frame, keys=keys)
-    question = Question(image, last.prompts, last.prediction, last.choice, last.masks)
+    question = question_of(model, image, masks, protocol, keys)
     look = ask_look(model, config.looks, question, config.looks.looks[0])
     if look is None:
         return None

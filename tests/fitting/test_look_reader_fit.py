@@ -118,8 +118,8 @@ def test_an_object_without_a_band_counts_by_its_window():
     maps = windows(2, 3)
     maps.band[0] = False
     reader = LookReader(LookReaderConfig(hidden=4))
-    alone = [float(maps.some(torch.tensor([n])).loss(reader, 0.8)) for n in (0, 1)]
-    assert float(maps.loss(reader, 0.8)) == pytest.approx(np.mean(alone), rel=1e-5)
+    alone = [maps.some(torch.tensor([n])).loss(reader, 0.8).item() for n in (0, 1)]
+    assert maps.loss(reader, 0.8).item() == pytest.approx(np.mean(alone), rel=1e-5)
     assert np.isfinite(alone).all()
 
 

@@ -25,13 +25,13 @@ from ruac.data.identity import dataset_hash
 from ruac.data.open import open_dataset
 from ruac.data.sample import MaskDataset, Sample
 from ruac.evaluation.metrics import ReliabilitySums, object_band, update_sums
-from ruac.evaluation.protocol import ProtocolConfig, prompt_objects
-from ruac.evaluation.score import Encodings, objects_of
+from ruac.evaluation.protocol import ProtocolConfig
+from ruac.evaluation.score import objects_of, question_of
 from ruac.evaluation.sweep.open import open_domains
 from ruac.inference.export import fingerprint, load_exported
 from ruac.inference.look_mean import combine
 from ruac.inference.model import UncertainSam
-from ruac.inference.second_look import LooksConfig, Question, ask_look
+from ruac.inference.second_look import LooksConfig, ask_look
 from ruac.studies.experiments.outputs import write_outputs
 
 COLDEST, HOTTEST = 0.05, 20.0
@@ -110,11 +110,9 @@ def band_pixels(dataset: MaskDataset, model: UncertainSam, config: AdaptationCon
 
 
 def _twice(sample: Sample, model: UncertainSam, config: AdaptationConfig, rng: np.random.Generator) -> list[tuple]:
-    body, looks = model.backbone, LooksConfig(looks=[config.look])
+    looks = LooksConfig(looks=[config.look])
     keys = [f"{sample.record.id}/{key}" for key in sample.record.object_ids]
-    frame, encoded = body.frame(sample.image.shape[:2]), Encodings(sample.image)(body)
-    *_, last = prompt_objects(model.decode, encoded, sample.masks, config.protocol, frame=frame, keys=keys)
-    question = Question(sample.image, last.prompts, last.prediction, last.choice, last.masks)
+    question = question_of(model, sample.image, sample.masks, config.protocol, keys)
     look = ask_look(model, looks, question, config.look)
     if look is None:
         return []
@@ -122,9 +120,9 @@ def _twice(sample: Sample, model: UncertainSam, config: AdaptationConfig, rng: n
     second = look.prediction.decoded.logits[torch.arange(len(look.index)), look.choice][:, None]
     bands, drawn = object_band(sample.masks), []
     for row, (n, view) in enumerate(zip(look.index, look.views, strict=True)):
-        apart = np.zeros_like(last.masks[n])
+        apart = np.zeros_like(question.masks[n])
         theirs = view.place(second[row : row + 1])[0, 0].cpu().numpy() > 0
-        apart[view.window] = theirs != last.masks[n][view.window]
+        apart[view.window] = theirs != question.masks[n][view.window]
         y, x = np.nonzero(bands[n])
         if not len(y):
             continue

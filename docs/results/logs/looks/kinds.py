@@ -5,10 +5,12 @@ python docs/results/logs/looks/kinds.py fit OUT VAL READER... [--exports DIR]
 
 draw: windows of objects that were looked at twice, of the first COUNT pictures of a fixed order, each changed as each
 KIND says: clean, stress (a procedural shift), random and random_reach (within the budget of those configs), or whatever
---attackers names. fit: readers KIND+KIND-PICTURES-SEED-CONTEXT, measured on the windows in VAL. No domain is looked at.
+--attackers names. fit: readers KIND+KIND-PICTURES-SEED-CONTEXT, measured on the windows in VAL, and under each family
+of stress apart; the kind stress~fog is stress without fog. No domain is looked at.
 """
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,17 +65,20 @@ def draw(args):
     order = np.random.default_rng(0).permutation(len(dataset))[: args.count]
     changes = attackers(args.kinds, dict(text.split("=", 1) for text in args.attackers))
     args.out.mkdir(parents=True, exist_ok=True)
+    # pictures draw their family from their number, so that which one it was need not be kept with the windows
+    drawn = [FAMILIES[int(np.random.default_rng([int(n), 3]).integers(len(FAMILIES)))] for n in order]
+    (args.out / "families.json").write_text(json.dumps(drawn))
     for kind in args.kinds:
         found = []
         for place, number in enumerate(order):
             sample = dataset[int(number)]
             # every kind meets the same objects, prompted as often
-            chosen, asked, family, shift = (np.random.default_rng([int(number), stream]) for stream in (1, 2, 3, 4))
+            chosen, asked, shift = (np.random.default_rng([int(number), stream]) for stream in (1, 2, 4))
             masks = sample.masks[chosen.permutation(len(sample.masks))[: CONFIG.objects]]
             torch.manual_seed(int(number))
             view = sample.image, masks
             if kind == "stress":
-                view = SHIFTS[FAMILIES[int(family.integers(len(FAMILIES)))]](sample.image, masks, shift)
+                view = SHIFTS[drawn[place]](sample.image, masks, shift)
             elif kind != "clean":
                 view = attacked(changes[kind], model.backbone, sample.image, masks)
             if (seen := view[1].any(axis=(1, 2))).any():
@@ -85,8 +90,18 @@ def draw(args):
 
 
 def opened(folder, kind, pictures=None):
+    kind, _, without = kind.partition("~")
     maps = LookMaps(*torch.load(folder / f"{kind}_0.pt", weights_only=True))
+    if without:
+        assert without in FAMILIES, without
+        maps = maps.some(~of_family(folder, maps, without))
     return maps if pictures is None else maps.some(torch.from_numpy(np.isin(maps.image.numpy(), pictures)))
+
+
+def of_family(folder, maps, family):
+    """Of stressed windows: whether the family is theirs."""
+    families = json.loads((folder / "families.json").read_text())
+    return torch.tensor([families[place] == family for place in maps.image.tolist()])
 
 
 def reader_of(folder, kinds, pictures, seed, context):
@@ -122,10 +137,13 @@ def measured(reader, maps):
 
 def fit(args):
     parts = {kind: opened(args.val, kind) for kind in ("clean", "stress")}
+    alone = {family: parts["stress"].some(of_family(args.val, parts["stress"], family)) for family in FAMILIES}
 
     def tell(name, reader, steps):
         cells = [" ".join(f"{value:.4f}" for value in measured(reader, part)) for part in parts.values()]
         print(f"{name:36s} {steps:4d} steps  clean {cells[0]}  stressed {cells[1]}", flush=True)
+        each = " ".join(f"{family} {measured(reader, part)[0]:.4f}" for family, part in alone.items())
+        print(f"    {each}", flush=True)
 
     tell("mean of both looks", None, 0)
     for name in args.readers:

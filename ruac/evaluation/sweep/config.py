@@ -26,7 +26,8 @@ class ModelConfig:
     masks, of any model but an ensemble.
 
     looks: further looks at every object, such as zoom or flip, of any model but an ensemble, see `LooksConfig`.
-    keep_masks: they change probability and uncertainty only, and leave the masks as they are.
+    keep_masks: they change probability and uncertainty only, and leave the masks as they are. feedback: false hides the
+    first answer's mask from them, as suits a backbone that was never trained on its own masks.
 
     conformal: file of ruac conformal (or a folder with one) fitted on this model; coverage and size of inner and outer
     masks at `alpha` become columns. reliability: file of ruac fit-reliability (or a folder with one) fitted on this
@@ -40,15 +41,18 @@ class ModelConfig:
     unccorr: bool = False
     looks: list[str] = field(default_factory=list)
     keep_masks: bool = False
+    feedback: bool = True
     conformal: str | None = None
     alpha: float = 0.1
     reliability: str | None = None
 
     def looks_over(self, own: LooksConfig | None) -> LooksConfig | None:
-        """The looks of this row: those named here, else the model's own, with masks kept if either says so."""
+        """The looks of this row: those named here, else the model's own, masks kept or hidden if either says so."""
         if self.looks:
-            return LooksConfig(looks=self.looks, keep_masks=self.keep_masks)
-        return own and replace(own, keep_masks=own.keep_masks or self.keep_masks)
+            return LooksConfig(looks=self.looks, keep_masks=self.keep_masks, feedback=self.feedback)
+        return own and replace(
+            own, keep_masks=own.keep_masks or self.keep_masks, feedback=own.feedback and self.feedback
+        )
 
     def validate(self) -> None:
         if self.backbone is None and self.export is None:
@@ -61,8 +65,9 @@ class ModelConfig:
             raise RuacError(f"model {self.name!r}: expected no looks= with ensemble=")
         if self.looks:
             self.looks_over(None).validate()
-        elif self.keep_masks and self.export is None:
-            raise RuacError(f"model {self.name!r}: expected keep_masks= with looks= or an export that has looks")
+        elif (self.keep_masks or not self.feedback) and self.export is None:
+            key = "keep_masks=" if self.keep_masks else "feedback="
+            raise RuacError(f"model {self.name!r}: expected {key} with looks= or an export that has looks")
         if self.name == "vanilla" and (self.temperature or self.ensemble or self.unccorr or self.looks):
             raise RuacError("models: the name 'vanilla' is for SAM 2 as it is")
         check_name(self.name, "model")

@@ -272,12 +272,21 @@ def test_rows_with_looks(shelf):
     beside.validate()
     assert load_model(beside).head is not None
     assert load_model(beside).looks.keep_masks
+    assert load_model(beside).looks.feedback
+    alone = ModelConfig("alone", backbone=backbone, looks=["zoom"], feedback=False)
+    alone.validate()
+    assert load_model(alone).looks == LooksConfig(feedback=False)
+    own = LooksConfig(looks=["flip"], edge=0.1)
+    assert ModelConfig("own", export="e", feedback=False).looks_over(own) == replace(own, feedback=False)
+    assert ModelConfig("own", export="e").looks_over(replace(own, feedback=False)) == replace(own, feedback=False)
+    assert ModelConfig("own", export="e", feedback=False).looks_over(None) is None
     keys = {sweep_key(SweepConfig(), {"m": UncertainSam(model.backbone, None, looks=looks)}) for looks in
             (None, LooksConfig(), LooksConfig(keep_masks=True), LooksConfig(looks=["flip"]))}  # fmt: skip
     assert len(keys) == 4
     for values, message in [
         ({"looks": ["zom"]}, "'zom', expected zoom"),
         ({"keep_masks": True}, "keep_masks= with looks= or"),
+        ({"feedback": False}, "feedback= with looks= or"),
         ({"looks": ["zoom"], "ensemble": {"jitters": 2}}, "no looks= with ensemble="),
         ({"looks": ["zoom"], "name": "vanilla"}, "SAM 2 as it is"),
     ]:

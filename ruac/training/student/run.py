@@ -75,8 +75,6 @@ class StudentConfig:
         plan = self.plan()
         if plan.second is not None and self.stages.start > self.epochs:
             raise RuacError(f"stages.start: {self.stages.start}, expected at most epochs={self.epochs}")
-        if "pseudo" in plan.kinds and self.pseudo_labels is None:
-            raise RuacError(f"pseudo_labels: missing; method={self.method} needs a folder of ruac pseudo-label")
         if self.model.kind == "deeplabv3" and self.engine.batch_size < 2:
             raise RuacError(
                 f"engine.batch_size: {self.engine.batch_size}, expected at least 2: deeplabv3 has a batch norm "
@@ -107,8 +105,11 @@ def train_student(config: StudentConfig, *, resume: bool) -> Path:
 
     Raises `RuacError` for unusable data, splits or pseudo-labels before anything is written.
     """
-    dataset, split = open_split(config)
     plan, out = config.plan(), Path(config.out)
+    # Not an error of the config: the lists of its split are what labels are made for.
+    if "pseudo" in plan.kinds and config.pseudo_labels is None:
+        raise RuacError(f"pseudo_labels: missing; method={config.method} needs a folder of ruac pseudo-label")
+    dataset, split = open_split(config)
     record = None
     if "pseudo" in plan.kinds:
         record = check_pseudo(Path(config.pseudo_labels), dataset, split)

@@ -116,8 +116,9 @@ def test_configs_name_their_method():
     assert (found["conformal_sam"].epochs, found["conformal_sam"].stages.start) == (80, 60)  # the paper's, on VOC
 
 
-def test_lists_alone(settings, tmp_path, capsys):
-    main(["train-student", "supervised", *settings, f"out={tmp_path}/lists", "--split"])
+@pytest.mark.parametrize("method", ["supervised", "conformal_sam"])  # whose labels are made from the lists
+def test_lists_alone(method, settings, tmp_path, capsys):
+    main(["train-student", method, *settings, f"out={tmp_path}/lists", "--split"])
     assert capsys.readouterr().out.startswith(f"lists: {tmp_path}/lists: 4 labelled, 6 unlabelled, 2 validation")
     assert {p.name for p in (tmp_path / "lists").iterdir()} == {"labelled.txt", "unlabelled.txt", "validation.txt"}
 

@@ -7,16 +7,14 @@ variation are one function of one number, read off a table. Whole-tensor operati
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
 from scipy.special import gammaln
 from torch import Tensor
 
-from ruac.base.compiled import compiled
+from ruac.base.compiled import compiled, in_parts
 
 _STEP = 1 / 400  # of the table: lines between its entries are within a relative 1e-5 for shapes from 0.5 on
 
@@ -36,59 +34,109 @@ def cv2_table(least: float, most: float) -> Table:
 def weighted_squares(mean: Tensor, raw: Tensor, pool: int, table: Table, spread: Tensor, still: Tensor) -> Tensor:
     """``sum_c mean_c^2 (spread_kc cv2_c + still_kc)``, ``float32 [N, K, h, w]``.
 
-    mean: ``[N, c, h, w]`` and raw ``[N, c or 1, h / pool, w / pool]``, rounded up, of which `table` knows the cv2; both
-    are read fastest if their channels are last. spread, still: ``[N, K, c]``. As many threads as torch has.
+    mean: ``[N, c, h, w]`` and raw ``[N, c or 1, h / pool, w / pool]``, rounded up, of which `table` knows the cv2.
+    spread, still: ``[N, K, c]``. As many threads as torch has.
     """
     count, channels, rows, columns = mean.shape
-    x = _last(mean)
-    r = _last(raw.expand(-1, channels, -1, -1))
+    x, planes = _laid_out(mean)
+    r = raw.detach().expand(-1, channels, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
     first, scale, values = table
     out = torch.empty(count, spread.shape[1], rows, columns)
     weights = [w.float().contiguous().numpy() for w in (spread, still)]
     numbers = np.float32(first), np.float32(scale)
-    lines = count * r.shape[1]
-    threads = min(torch.get_num_threads(), lines)
 
-    def work(part: range) -> None:
-        _weighted_squares(x, r, pool, *numbers, values, *weights, part.start, part.stop, out.numpy())
+    def work(start: int, stop: int) -> None:
+        _weighted_squares(x, planes, r, pool, *numbers, values, *weights, start, stop, out.numpy())
 
-    if threads == 1:
-        work(range(lines))
-    else:
-        bounds = [lines * k // threads for k in range(threads + 1)]
-        with ThreadPoolExecutor(threads) as pool_of_threads:
-            list(pool_of_threads.map(work, [range(*pair) for pair in pairwise(bounds)]))
+    in_parts(work, count * r.shape[1])
     return out
 
 
-def _last(maps: Tensor) -> np.ndarray:
-    return maps.detach().permute(0, 2, 3, 1).contiguous().numpy()
+def pooled(maps: Tensor, pool: int) -> Tensor:
+    """Means of squares of `pool` pixels, of what of them there is, ``float32 [N, c, h / pool, w / pool]`` rounded up,
+    channels last: of which a convolution makes less work."""
+    count, channels, rows, columns = maps.shape
+    x, planes = _laid_out(maps)
+    if pool == 1 and not planes:
+        return maps.float()
+    out = torch.empty(count, math.ceil(rows / pool), math.ceil(columns / pool), channels)
+    in_parts(lambda start, stop: _pooled(x, planes, pool, start, stop, out.numpy()), count * out.shape[1])
+    return out.permute(0, 3, 1, 2)
 
 
-def _lines(x, raw, pool, first, scale, values, spread, still, start, stop, out):
+def _laid_out(maps: Tensor) -> tuple[np.ndarray, bool]:
+    """The numbers as they lie, and whether channel by channel: ``[N, c, h, w]``, else ``[N, h, w, c]``."""
+    maps = maps.detach().float()
+    if maps.is_contiguous():  # also where both hold, as of one channel
+        return maps.numpy(), True
+    return maps.permute(0, 2, 3, 1).contiguous().numpy(), False
+
+
+def _row_of(x, planes, n, y, row):
+    """Row y of map n, ``[w, c]``."""
+    if planes:
+        for c in range(row.shape[1]):
+            for z in range(row.shape[0]):
+                row[z, c] = x[n, c, y, z]
+    else:
+        for z in range(row.shape[0]):
+            for c in range(row.shape[1]):
+                row[z, c] = x[n, y, z, c]
+
+
+_row = compiled(_row_of)
+
+
+def _pools(x, planes, pool, start, stop, out):
     """Lines of squares `start` to `stop`, counted through all objects."""
-    channels, tokens = x.shape[3], spread.shape[1]
+    rows, columns = (x.shape[2], x.shape[3]) if planes else (x.shape[1], x.shape[2])
+    row = np.empty((columns, out.shape[3]), np.float32)
+    for line in range(start, stop):
+        n, i = line // out.shape[1], line % out.shape[1]
+        out[n, i] = 0
+        last = min(i * pool + pool, rows)
+        for y in range(i * pool, last):
+            _row(x, planes, n, y, row)
+            for z in range(columns):
+                for c in range(out.shape[3]):
+                    out[n, i, z // pool, c] += row[z, c]
+        for j in range(out.shape[2]):
+            pixels = np.float32((last - i * pool) * (min(j * pool + pool, columns) - j * pool))
+            for c in range(out.shape[3]):
+                out[n, i, j, c] /= pixels
+
+
+_pooled = compiled(_pools)
+
+
+def _lines(x, planes, raw, pool, first, scale, values, spread, still, start, stop, out):
+    """Lines of squares `start` to `stop`, counted through all objects."""
+    channels, tokens = raw.shape[3], spread.shape[1]
+    lines = np.empty((pool, out.shape[3], channels), np.float32)
     zero, last = np.float32(0), np.float32(len(values) - 1)
-    top = np.int32(len(values) - 2)
+    highest = np.int32(len(values) - 2)
     entry, beyond, cv2 = np.empty(channels, np.int32), np.empty(channels, np.float32), np.empty(channels, np.float32)
     for line in range(start, stop):
         n, i = line // raw.shape[1], line % raw.shape[1]
+        top, bottom = i * pool, min(i * pool + pool, out.shape[2])
+        for y in range(top, bottom):
+            _row(x, planes, n, y, lines[y - top])
         for j in range(raw.shape[2]):
             for c in range(channels):
                 at = (raw[n, i, j, c] - first) * scale
                 inside = at if at > zero else zero  # also where it is no number, which shall find no entry outside
                 inside = inside if inside < last else last
-                entry[c] = min(np.int32(inside), top)
+                entry[c] = min(np.int32(inside), highest)
                 beyond[c] = inside - np.float32(entry[c]) if at == at else at
             for c in range(channels):
                 k = entry[c]
                 cv2[c] = values[k] + beyond[c] * (values[k + 1] - values[k])
-            for y in range(i * pool, min(i * pool + pool, x.shape[1])):
-                for z in range(j * pool, min(j * pool + pool, x.shape[2])):
+            for y in range(top, bottom):
+                for z in range(j * pool, min(j * pool + pool, out.shape[3])):
                     for t in range(tokens):
                         total = zero
                         for c in range(channels):
-                            total += x[n, y, z, c] ** 2 * (cv2[c] * spread[n, t, c] + still[n, t, c])
+                            total += lines[y - top, z, c] ** 2 * (cv2[c] * spread[n, t, c] + still[n, t, c])
                         out[n, t, y, z] = total
 
 

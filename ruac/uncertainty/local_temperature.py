@@ -35,6 +35,7 @@ INPUTS = {
     "disagreement": (0.16, 0.18),
     "predicted IoU": (0.7, 0.22),
 }
+SHARED = ("entropy of the mask", "share of the map", "predicted IoU")  # by all pixels of an answer
 
 
 class LocalTemperature(nn.Module):
@@ -60,7 +61,13 @@ class LocalTemperature(nn.Module):
 
     def forward(self, logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
         """Log scale ``[N, 1, h, w]`` of token ``index[n]`` among those of ``logits [N, 4, h, w]``, ``iou [N, 4]``."""
-        return self.log_scale(answer_inputs(logits, iou, index))
+        if not _compiles(logits):
+            return self.log_scale(answer_inputs(logits, iou, index))
+        from ruac.uncertainty.compiled_temperature import layers_of, log_scale, seen_answer  # numba imports slowly
+
+        own, entropy, shared = seen_answer(logits, index, iou)
+        near = [neighbourhood(entropy, side) for side in NEIGHBOURHOODS]
+        return log_scale(layers_of(self), logits, own, near, shared)
 
     def log_scale(self, inputs: Tensor) -> Tensor:
         """The same of `answer_inputs` ``[N, C, h, w]``."""
@@ -121,8 +128,8 @@ def answer_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
     own = logits[rows, index][:, None]  # [N, 1, h, w]
     probability = own.sigmoid()
     entropy = 4 * probability * (1 - probability)  # in [0, 1], a cheap stand-in of the same shape
-    candidates = logits[:, 1:]
     share = probability.mean((2, 3), keepdim=True)
+    candidates = logits[:, 1:]
     maps = [
         torch.tanh(own / 4),
         torch.tanh(own.abs() / 2),
@@ -140,14 +147,24 @@ def answer_inputs(logits: Tensor, iou: Tensor, index: Tensor) -> Tensor:
     return torch.cat([x.expand_as(own) for x in maps], dim=1)
 
 
+def _compiles(maps: Tensor) -> bool:
+    """Whether a CPU may take its compiled way, which has no slopes."""
+    return maps.device.type == "cpu" and not torch.is_grad_enabled() and maps.numel() > 0
+
+
 def neighbourhood(maps: Tensor, share: float) -> Tensor:
     """Mean over the square of side ``share`` of the map around each pixel, of what of it lies inside."""
     size = maps.shape[-2:]
     coarse = F.adaptive_avg_pool2d(maps, GRID) if min(size) > GRID else maps
     side = 2 * math.floor(share * coarse.shape[-1] / 2) + 1
-    for window in ((side, 1), (1, side)):  # the sides one after the other: 2 n instead of n^2 numbers per mean
-        padding = window[0] // 2, window[1] // 2
-        coarse = F.avg_pool2d(coarse, window, stride=1, padding=padding, count_include_pad=False)
+    if _compiles(coarse):
+        from ruac.uncertainty.compiled_temperature import box_means
+
+        coarse = box_means(coarse.float(), side)
+    else:
+        for window in ((side, 1), (1, side)):  # the sides one after the other: 2 n instead of n^2 numbers per mean
+            padding = window[0] // 2, window[1] // 2
+            coarse = F.avg_pool2d(coarse, window, stride=1, padding=padding, count_include_pad=False)
     return coarse if coarse.shape[-2:] == size else F.interpolate(coarse, size, mode="bilinear", align_corners=False)
 
 

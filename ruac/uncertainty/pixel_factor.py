@@ -72,16 +72,15 @@ class PixelFactor(Factor):
         read = self.reader
         if self.mean.device.type != "cpu" or torch.is_grad_enabled() or read.most > MOST or not self.mean.numel():
             return super().weighted_squares(spread, still)
-        from ruac.uncertainty.compiled import cv2_table, weighted_squares  # numba takes long to import
+        from ruac.uncertainty.compiled import cv2_table, pooled, weighted_squares  # numba takes long to import
 
         table, found = cv2_table(read.least, read.most), []
         group = max(1, _GROUP // self.mean[0].numel())
         parts = (x.split(group) for x in (self.mean, self.features, spread, still))
         for mean, features, *weights in zip(*parts, strict=True):
-            # Channels last, as the decoder leaves several objects, and of which a convolution makes less work.
-            last = features.contiguous(memory_format=torch.channels_last)
-            mean = last if self.mean is self.features else mean.contiguous(memory_format=torch.channels_last)
-            found.append(weighted_squares(mean, read.raw(last), read.pool, table, *weights))
+            with torch.autocast("cpu", enabled=False):
+                raw = read.network(pooled(features, read.pool))
+            found.append(weighted_squares(mean, raw, read.pool, table, *weights))
         return torch.cat(found) if len(found) > 1 else found[0]
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from kornia.filters import sobel
 from torch import Tensor
 
+from ruac.backbone import Backbone
 from ruac.backbone.outputs import Decoded, Features, as_prompt, best_candidate, of_token
 from ruac.backbone.prompts import PADDING, Prompts
 from ruac.base.errors import RuacError
@@ -37,7 +38,8 @@ class LooksConfig:
     share of the picture's side are not looked at. edge: share of a window's sides over which its weight falls to 0
     beyond it, where what it says at its border goes on.
     keep_masks: leave the first masks as they are and change their probability and uncertainty only; where the looks
-    together contradict a mask its uncertainty is 1. feedback: show the first answer's mask to the second look.
+    together contradict a mask its uncertainty is 1. feedback: show the first answer's mask to the second look; by
+    default to backbones that were trained on masks of their own, and not to those that were trained on boxes alone.
     """
 
     looks: list[str] = field(default_factory=lambda: ["zoom"])
@@ -46,7 +48,7 @@ class LooksConfig:
     largest: float = 0.86
     edge: float = 0.25
     keep_masks: bool = False
-    feedback: bool = True
+    feedback: bool | None = field(default=None, metadata={"later": True})
 
     def validate(self) -> None:
         if not self.looks:
@@ -60,6 +62,10 @@ class LooksConfig:
         for name in ("pad", "largest", "edge"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RuacError(f"{name}: {getattr(self, name)}, expected a share in [0, 1]")
+
+    def shows_mask(self, body: Backbone) -> bool:
+        """Whether looks of that backbone see the first answer's mask."""
+        return not body.boxes_only if self.feedback is None else self.feedback
 
     def parse(self, look: str) -> tuple[float | None, bool]:
         """Margin of the window, None for the whole picture, and whether it is mirrored.
@@ -173,7 +179,7 @@ def ask_look(
     # A window is stretched to the model's square, also by a model that pads pictures, so that all share one grid.
     seen = frame if margin is None else (body.image_size, body.image_size)
     first = question.prediction.decoded
-    key = id(body), id(first), tuple(views), config.feedback
+    key = id(body), id(first), tuple(views), config.shows_mask(body)
     sharing = shared is not None and not model.changes_masks and model.ensemble is None
     if not sharing or key not in shared:
         features, edges = _encoded(model, question, views, seen)
@@ -222,7 +228,8 @@ def answer_to(
     """
     frame = model.backbone.frame(question.image.shape[:2])
     cells = seen[0] // model.backbone.mask_stride, seen[1] // model.backbone.mask_stride
-    asked = [_prompts(question, n, config) for n in index]
+    shown = config.shows_mask(model.backbone)
+    asked = [_prompts(question, n, shown) for n in index]
     asked = [view.ask(prompts, frame, seen, cells) for view, prompts in zip(views, asked, strict=True)]
     masks = [prompts.mask_logits for prompts in asked]
     prompts = Prompts(
@@ -252,10 +259,10 @@ def _view(
     return around(points, question.masks[n], margin=margin, pad=pad, largest=largest, flip=flip)
 
 
-def _prompts(question: Question, n: int, config: LooksConfig) -> Prompts:
-    """What object n is asked again: its clicks, and its mask if there is feedback."""
+def _prompts(question: Question, n: int, shown: bool) -> Prompts:
+    """What object n is asked again: its clicks, and its mask if that is shown."""
     row = slice(n, n + 1)
     previous = None
-    if config.feedback:
+    if shown:
         previous = as_prompt(of_token(question.prediction.decoded.logits[row], question.choice[row])).float()
     return Prompts(question.prompts.points[row], question.prompts.labels[row], previous)

@@ -212,6 +212,20 @@ def test_a_head_moves_no_averaged_mask(make_nano):
     assert np.array_equal(*masks)
 
 
+@pytest.mark.parametrize(("boxes_only", "feedback", "shown"), [(False, None, True), (True, None, False),
+                                                               (True, True, True), (False, False, False)])  # fmt: skip
+def test_a_look_is_shown_the_first_mask_where_the_backbone_knows_masks(
+    analytic, monkeypatch, boxes_only, feedback, shown
+):
+    seen = []
+    asked = question(analytic, picture(), [(30.0, 20.0)])
+    monkeypatch.setattr(analytic.backbone, "boxes_only", boxes_only)
+    decode = analytic.decode
+    monkeypatch.setattr(analytic, "decode", lambda f, p, known=None: seen.append(p.mask_logits) or decode(f, p))
+    ask_look(analytic, LooksConfig(feedback=feedback), asked, "zoom")
+    assert [mask is not None for mask in seen] == [shown]
+
+
 def test_equal_windows_are_encoded_once(analytic):
     asked = question(analytic, picture(), [(30.0, 20.0)] * 3)
     before = analytic.encoded

@@ -26,8 +26,8 @@ class ModelConfig:
     masks, of any model but an ensemble.
 
     looks: further looks at every object, such as zoom or flip, of any model but an ensemble, see `LooksConfig`.
-    keep_masks: they change probability and uncertainty only, and leave the masks as they are. feedback: false hides the
-    first answer's mask from them, as suits a backbone that was never trained on its own masks.
+    keep_masks: they change probability and uncertainty only, and leave the masks as they are. feedback: whether they
+    see the first answer's mask; without it as suits the backbone.
 
     conformal: file of ruac conformal (or a folder with one) fitted on this model; coverage and size of inner and outer
     masks at `alpha` become columns. reliability: file of ruac fit-reliability (or a folder with one) fitted on this
@@ -41,18 +41,17 @@ class ModelConfig:
     unccorr: bool = False
     looks: list[str] = field(default_factory=list)
     keep_masks: bool = False
-    feedback: bool = True
+    feedback: bool | None = None
     conformal: str | None = None
     alpha: float = 0.1
     reliability: str | None = None
 
     def looks_over(self, own: LooksConfig | None) -> LooksConfig | None:
-        """The looks of this row: those named here, else the model's own, masks kept or hidden if either says so."""
+        """The looks of this row: those named here, else the model's own, with masks kept if either says so."""
         if self.looks:
             return LooksConfig(looks=self.looks, keep_masks=self.keep_masks, feedback=self.feedback)
-        return own and replace(
-            own, keep_masks=own.keep_masks or self.keep_masks, feedback=own.feedback and self.feedback
-        )
+        feedback = self.feedback if own is None or self.feedback is not None else own.feedback
+        return own and replace(own, keep_masks=own.keep_masks or self.keep_masks, feedback=feedback)
 
     def validate(self) -> None:
         if self.backbone is None and self.export is None:
@@ -65,7 +64,7 @@ class ModelConfig:
             raise RuacError(f"model {self.name!r}: expected no looks= with ensemble=")
         if self.looks:
             self.looks_over(None).validate()
-        elif (self.keep_masks or not self.feedback) and self.export is None:
+        elif (self.keep_masks or self.feedback is not None) and self.export is None:
             key = "keep_masks=" if self.keep_masks else "feedback="
             raise RuacError(f"model {self.name!r}: expected {key} with looks= or an export that has looks")
         if self.name == "vanilla" and (self.temperature or self.ensemble or self.unccorr or self.looks):

@@ -272,13 +272,14 @@ def test_rows_with_looks(shelf):
     beside.validate()
     assert load_model(beside).head is not None
     assert load_model(beside).looks.keep_masks
-    assert load_model(beside).looks.feedback
+    assert load_model(beside).looks.feedback is None
     alone = ModelConfig("alone", backbone=backbone, looks=["zoom"], feedback=False)
     alone.validate()
     assert load_model(alone).looks == LooksConfig(feedback=False)
     own = LooksConfig(looks=["flip"], edge=0.1)
     assert ModelConfig("own", export="e", feedback=False).looks_over(own) == replace(own, feedback=False)
     assert ModelConfig("own", export="e").looks_over(replace(own, feedback=False)) == replace(own, feedback=False)
+    assert ModelConfig("own", export="e", feedback=True).looks_over(replace(own, feedback=False)).feedback
     assert ModelConfig("own", export="e", feedback=False).looks_over(None) is None
     keys = {sweep_key(SweepConfig(), {"m": UncertainSam(model.backbone, None, looks=looks)}) for looks in
             (None, LooksConfig(), LooksConfig(keep_masks=True), LooksConfig(looks=["flip"]))}  # fmt: skip

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.special import gammaln
 from torch import Tensor
 
@@ -57,10 +58,10 @@ def pooled(maps: Tensor, pool: int) -> Tensor:
     channels last: of which a convolution makes less work."""
     count, channels, rows, columns = maps.shape
     x, planes = _laid_out(maps)
-    if pool == 1 and not planes:
-        return maps.float()
+    if not planes:
+        return F.avg_pool2d(maps.float(), pool, ceil_mode=True, count_include_pad=False) if pool > 1 else maps.float()
     out = torch.empty(count, math.ceil(rows / pool), math.ceil(columns / pool), channels)
-    in_parts(lambda start, stop: _pooled(x, planes, pool, start, stop, out.numpy()), count * out.shape[1])
+    in_parts(lambda start, stop: _pooled(x, pool, start, stop, out.numpy()), count * out.shape[1])
     return out.permute(0, 3, 1, 2)
 
 
@@ -72,31 +73,26 @@ def _laid_out(maps: Tensor) -> tuple[np.ndarray, bool]:
     return maps.permute(0, 2, 3, 1).contiguous().numpy(), False
 
 
-def _row_of(x, planes, n, y, row):
-    """Row y of map n, ``[w, c]``."""
-    if planes:
-        for c in range(row.shape[1]):
-            for z in range(row.shape[0]):
-                row[z, c] = x[n, c, y, z]
-    else:
+def _row_of(x, n, y, row):
+    """Row y of map n of ``x [N, c, h, w]``, ``[w, c]``."""
+    for c in range(row.shape[1]):
         for z in range(row.shape[0]):
-            for c in range(row.shape[1]):
-                row[z, c] = x[n, y, z, c]
+            row[z, c] = x[n, c, y, z]
 
 
 _row = compiled(_row_of)
 
 
-def _pools(x, planes, pool, start, stop, out):
+def _pools(x, pool, start, stop, out):
     """Lines of squares `start` to `stop`, counted through all objects."""
-    rows, columns = (x.shape[2], x.shape[3]) if planes else (x.shape[1], x.shape[2])
+    rows, columns = x.shape[2:]
     row = np.empty((columns, out.shape[3]), np.float32)
     for line in range(start, stop):
         n, i = line // out.shape[1], line % out.shape[1]
         out[n, i] = 0
         last = min(i * pool + pool, rows)
         for y in range(i * pool, last):
-            _row(x, planes, n, y, row)
+            _row(x, n, y, row)
             for z in range(columns):
                 for c in range(out.shape[3]):
                     out[n, i, z // pool, c] += row[z, c]
@@ -119,8 +115,9 @@ def _lines(x, planes, raw, pool, first, scale, values, spread, still, start, sto
     for line in range(start, stop):
         n, i = line // raw.shape[1], line % raw.shape[1]
         top, bottom = i * pool, min(i * pool + pool, out.shape[2])
-        for y in range(top, bottom):
-            _row(x, planes, n, y, lines[y - top])
+        near = lines if planes else x[n, top:bottom]
+        for y in range(top, bottom if planes else top):
+            _row(x, n, y, lines[y - top])
         for j in range(raw.shape[2]):
             for c in range(channels):
                 at = (raw[n, i, j, c] - first) * scale
@@ -136,7 +133,7 @@ def _lines(x, planes, raw, pool, first, scale, values, spread, still, start, sto
                     for t in range(tokens):
                         total = zero
                         for c in range(channels):
-                            total += lines[y - top, z, c] ** 2 * (cv2[c] * spread[n, t, c] + still[n, t, c])
+                            total += near[y - top, z, c] ** 2 * (cv2[c] * spread[n, t, c] + still[n, t, c])
                         out[n, t, y, z] = total
 
 

@@ -14,15 +14,19 @@ from pathlib import Path
 KILLS = int(os.environ.get("RUAC_KILLS", "3"))
 
 
-def killed_at_random(
-    run: Callable[[Path], object], check: Callable[[Path], object], folder: Path, seconds: float, seed: int
-) -> None:
-    """Start ``run(out)`` again and again, each time killed within `seconds`, until it is done; then ``check(out)``.
+def killed_at_random(run: Callable[[Path], object], check: Callable[[Path], object], folder: Path, seed: int) -> None:
+    """Start ``run(out)`` again and again, each time killed at some moment, until it is done; then ``check(out)``.
 
     Once done, it begins again in another folder below `folder`, until `KILLS` processes were killed; the last run is
-    then left to end. seconds: that an undisturbed run takes; the moments are drawn evenly, so that a run is met in
-    its first and in its last writes alike.
+    then left to end. The moments are drawn evenly from the time of an undisturbed run, so that a run is met in its
+    first and in its last writes alike. That run comes first, in a process like the others: one of the test's own would
+    count what is loaded and compiled only once, and most moments would come after the end.
     """
+    started = time.monotonic()
+    _, status = os.waitpid(_start(run, folder / "undisturbed"), 0)
+    seconds = time.monotonic() - started
+    assert status == 0, "an undisturbed run failed"
+    check(folder / "undisturbed")
     moments, killed, ended, begun = random.Random(seed), 0, 0, 0
     while killed < KILLS or begun:
         process = _start(run, folder / f"{ended}")

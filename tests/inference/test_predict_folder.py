@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -195,9 +194,7 @@ def test_a_killed_run_started_again_gives_the_same_folder(predictor, pictures, t
 @pytest.mark.timeout(240 + 120 * KILLS)
 def test_killed_at_random_moments(predictor, pictures, tmp_path):
     question = FolderQuestion({name: [BOX, CLICKS] for name in picture_names(pictures)[0]})
-    started = time.monotonic()
     predict_folder(predictor, pictures, tmp_path / "whole", question, progress=False)
-    seconds = time.monotonic() - started
     whole = contents(tmp_path / "whole")
 
     def check(out):
@@ -207,7 +204,6 @@ def test_killed_at_random_moments(predictor, pictures, tmp_path):
         lambda out: predict_folder(predictor, pictures, out, question, progress=False),
         check,
         tmp_path / "parts",
-        seconds,
         seed=5,
     )
 

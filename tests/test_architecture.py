@@ -52,6 +52,17 @@ def imported(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
+def test_json_files_are_read_in_one_place():
+    """By `base.files.read_json`, which knows all that can be wrong: thousands of brackets, say."""
+    found = []
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            call = ast.unparse(node) if isinstance(node, ast.Call) else ""
+            if call.startswith("json.load(") or (call.startswith("json.loads(") and ".read" in call):
+                found.append(path.relative_to(PACKAGE).as_posix())
+    assert found == ["base/files.py"]
+
+
 def test_every_folder_is_a_wing():
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders <= set(WINGS), folders - set(WINGS)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 
 # Last block of each stride (4, 8, 16, 32) in torchvision's numbering and its channels.
 STAGE_ENDS = (3, 6, 13, 17)
@@ -54,7 +54,7 @@ def load_imagenet_trunk(trunk: MobileNetV2Trunk, path: str | Path) -> None:
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     except Exception as error:
-        raise RuacError(f"{path}: cannot be read as safetensors: {error}") from error
+        raise RuacError(f"{path}: cannot be read as safetensors: {brief(error)}") from error
     whole = mobilenet_v2(weights=None)
     names = {name for name in whole.state_dict() if name.startswith("features.") and "num_batches" not in name}
     last = f"features.{STAGE_ENDS[-1] + 1}."
@@ -64,7 +64,7 @@ def load_imagenet_trunk(trunk: MobileNetV2Trunk, path: str | Path) -> None:
     try:
         whole.load_state_dict(tensors, strict=False)  # the classifier is not wanted; completeness was checked above
     except RuntimeError as error:
-        raise RuacError(f"{path}: not a MobileNetV2 trunk: {' '.join(str(error).split())[:300]}") from error
+        raise RuacError(f"{path}: not a MobileNetV2 trunk: {brief(error)}") from error
     folded = _fold_batch_norm(whole.features[: STAGE_ENDS[-1] + 1].eval())
     trunk.features.load_state_dict(folded.state_dict())
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ruac.backbone import sam2_parts as sam2
 from ruac.backbone.mobilenet import MobileNetV2Trunk
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.base.files import atomic_path
 
 TRUNKS = ("mobilenet_v2", "hiera")
@@ -128,7 +128,7 @@ def load_nano(nano: Nano, path: str | Path) -> None:
     except FileNotFoundError:
         raise RuacError(f"{path}: checkpoint not found") from None
     except Exception as error:
-        raise RuacError(f"{path}: not weights of this nano: {' '.join(str(error).split())[:300]}") from error
+        raise RuacError(f"{path}: not weights of this nano: {brief(error)}") from error
 
 
 def save_nano(nano: Nano, path: str | Path) -> None:

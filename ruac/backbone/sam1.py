@@ -13,7 +13,7 @@ from ruac.backbone.backbone import Backbone
 from ruac.backbone.checkpoint import read_state
 from ruac.backbone.outputs import Decoded, Features
 from ruac.backbone.prompts import BOX_FIRST, PADDING, Prompts
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.data.augment import MEAN, STD
 
 VALUES = ("minmax", "imagenet")
@@ -175,7 +175,7 @@ def load_sam1(sam: Sam1, path: str | Path) -> None:
     try:
         sam.load_state_dict(state)
     except RuntimeError as error:
-        raise RuacError(f"{path}: not weights of this model: {' '.join(str(error).split())[:300]}") from error
+        raise RuacError(f"{path}: not weights of this model: {brief(error)}") from error
 
 
 def _single(decoded: Decoded) -> Decoded:

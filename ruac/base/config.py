@@ -12,7 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from ruac.base.assets import asset_path, asset_root
-from ruac.base.errors import RuacError
+from ruac.base.errors import QUOTED, RuacError, brief
 from ruac.base.files import at_home, write_text
 from ruac.base.kinds import nested_config, settle_kinds, type_hints
 
@@ -46,7 +46,7 @@ def load_config(cls: type[T], path: str | Path | None = None, overrides: list[st
         try:
             layers.append((f"override {item!r}", _override(cls, item)))
         except (YAMLError, OmegaConfBaseException, RecursionError) as error:
-            raise RuacError(f"override {item!r}: not a readable value: {_one_line(error)}") from error
+            raise RuacError(f"override {item!r}: not a readable value: {brief(error)}") from error
     return _build(cls, layers, together=files)
 
 
@@ -74,7 +74,7 @@ def config_from(cls: type[T], values: Any, source: str) -> T:
         _check_plain(values, source, "")
         layer = OmegaConf.create(values)
     except (OmegaConfBaseException, RecursionError) as error:
-        raise RuacError(f"{source}: no values of a config: {_one_line(error)[:300]}") from error
+        raise RuacError(f"{source}: no values of a config: {brief(error)}") from error
     try:
         return _build(cls, [(source, layer)])
     except RuacError as error:  # of what was not given, or is impossible
@@ -219,7 +219,7 @@ def _read_yaml(cls: type, path: Path) -> DictConfig:
     except FileNotFoundError:
         raise RuacError(f"{path}: config file not found") from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise RuacError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
+        raise RuacError(f"{path}: not a readable YAML file: {brief(error)}") from error
     if not isinstance(layer, DictConfig):
         raise RuacError(f"{path}: expected a mapping of keys, found a list")
     return layer
@@ -242,14 +242,14 @@ def _build(cls: type[T], layers: list[tuple[str, DictConfig]], together: int = 0
         except (OmegaConfBaseException, OverflowError, RecursionError) as error:
             key = getattr(error, "full_key", None)
             where = f"{source}: key '{key}'" if key else source
-            raise RuacError(f"{where}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+            raise RuacError(f"{where}: {_first_line(error)}") from error
     try:
         config = OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
         raise RuacError(f"key '{error.full_key}' has no default and was not given") from error
     except (OmegaConfBaseException, OverflowError, RecursionError) as error:
         key = getattr(error, "full_key", None)
-        what = (str(error) or type(error).__name__).splitlines()[0]
+        what = _first_line(error)
         raise RuacError(f"key '{key}': {what}" if key else what) from error
     _expand_home(config)
     _validate(config)
@@ -330,5 +330,6 @@ def _validate(config: Any) -> None:
         config.validate()
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _first_line(error: Exception) -> str:
+    """OmegaConf's further lines repeat the key."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:QUOTED]

@@ -5,16 +5,29 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+MOST = 4000  # characters of a message: what it quotes may be as large as a file
+QUOTED = 300  # characters of what a library says; some of them quote a whole file
+
 
 class RuacError(Exception):
-    """Bad input from a user. Entry scripts print it on one line and exit with status 2."""
+    """Bad input from a user. Entry scripts print it on one line and exit with status 2.
+
+    A long message loses its middle: its beginning names the source, its end often says what was expected."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_own_message(str(message)))
+        text = _own_message(str(message))
+        if len(text) > MOST:
+            text = f"{text[: MOST * 3 // 4]} [...] {text[-MOST // 5 :]}"
+        super().__init__(text)
 
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def brief(error: BaseException) -> str:
+    """What an error of a library says, on one line and no longer than `QUOTED`; its type where it says nothing."""
+    return one_line(error)[:QUOTED] or type(error).__name__
 
 
 @contextmanager
@@ -25,7 +38,7 @@ def keys_of(where: object) -> Iterator[None]:
     except KeyError as error:
         raise RuacError(f"{where}: key {error.args[0]!r} is missing") from error
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
-        raise RuacError(f"{where}: not as expected: {one_line(error)[:300]}") from error
+        raise RuacError(f"{where}: not as expected: {brief(error)}") from error
 
 
 def _own_message(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ruac.base.errors import RuacError, one_line
+from ruac.base.errors import RuacError, brief
 
 _LEFT_OVER = re.compile(r"\..*\.(\d+)\.tmp")  # of `atomic_path` and `atomic_folder`, with the process
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -155,7 +155,7 @@ def read_json(path: str | Path, missing: str = "not found") -> Any:
     except OSError as error:
         raise RuacError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # also of encoding, of thousands of digits, of thousands of brackets
-        raise RuacError(f"{path}: broken JSON: {one_line(error)[:300]}") from error
+        raise RuacError(f"{path}: broken JSON: {brief(error)}") from error
 
 
 def sha256(path: str | Path) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ruac.base.config import config_from
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.base.files import atomic_path
 from ruac.calibration.answers import Answers, Evidence, check_logits
 
@@ -122,7 +122,7 @@ class Calibrator(nn.Module):
         try:
             calibrator.load_state_dict(tensors)
         except RuntimeError as error:
-            raise RuacError(f"{path}: does not fit its config: {' '.join(str(error).split())[:300]}") from error
+            raise RuacError(f"{path}: does not fit its config: {brief(error)}") from error
         return calibrator.requires_grad_(False).eval()
 
 
@@ -136,5 +136,5 @@ def read_calibrator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         parsed = {"kind": header["kind"]} | {name: json.loads(header[name]) for name in ("config", "origin")}
     except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
-        raise RuacError(f"{path}: cannot be read as a calibrator: {error}") from error
+        raise RuacError(f"{path}: cannot be read as a calibrator: {brief(error)}") from error
     return parsed, tensors

@@ -18,11 +18,11 @@ def main(argv: list[str], prog: str | None = None) -> None:
     parser.add_argument("--split", action="store_true", help="only write the lists of pictures to out=")
     args = parser.parse_intermixed_args(argv)
 
-    import json
     from pathlib import Path
 
     from ruac.base.assets import named_config
     from ruac.base.config import load_config
+    from ruac.base.files import read_json
     from ruac.training.student.run import StudentConfig, open_split, train_student, write_split
 
     config = load_config(StudentConfig, named_config(args.config, "student"), args.overrides)
@@ -32,6 +32,6 @@ def main(argv: list[str], prog: str | None = None) -> None:
         print(f"lists: {config.out}: " + ", ".join(f"{len(places)} {name}" for name, places in vars(split).items()))
         return
     out = train_student(config, resume=args.resume)
-    scores = json.loads((out / "result.json").read_text(encoding="utf-8"))["validation"]
+    scores = read_json(out / "result.json")["validation"]
     print(" ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "iou"))
     print(f"result: {out / 'result.json'}")

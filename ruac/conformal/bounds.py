@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ruac.base.config import config_from
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.base.files import read_json, write_text
 from ruac.conformal.mask_losses import INNER, OUTER
 from ruac.conformal.quantile import check_alpha, check_enough
@@ -140,7 +140,7 @@ def _curve(values: list, grid: np.ndarray, where: str) -> np.ndarray:
     try:
         curve = np.array(values, dtype=float)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RuacError(f"{where}: expected numbers: {error}") from error
+        raise RuacError(f"{where}: expected numbers: {brief(error)}") from error
     if curve.shape != grid.shape or not ((curve >= 0) & (curve <= 1)).all() or (np.diff(curve) > 1e-9).any():
         raise RuacError(f"{where}: expected {len(grid)} numbers in [0, 1] that never grow")
     return curve

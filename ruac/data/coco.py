@@ -155,7 +155,7 @@ def to_rle(code: list | dict, height: int, width: int, where: str) -> dict:
             raise RuacError(f"{where}: RLE counts sum to {runs.sum()}, expected {height * width}, none negative")
         return rle.frPyObjects(code, height, width) if plain else code
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
-        raise RuacError(f"{where}: 'segmentation' is neither polygons nor RLE: {error!r}") from error
+        raise RuacError(f"{where}: 'segmentation' is neither polygons nor RLE: {error!r:.300}") from error
 
 
 def _check_polygons(polygons: list, height: int, width: int, where: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image, ImageOps
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -251,7 +251,7 @@ def read_list(path: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise RuacError(f"{path}: split list not found; expected a text file with one name per line") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RuacError(f"{path}: split list cannot be read: {error}") from error
+        raise RuacError(f"{path}: split list cannot be read: {brief(error)}") from error
     lines = [line for line in lines if line]
     if not lines:
         raise RuacError(f"{path}: the split list is empty; expected one name per line")

@@ -10,7 +10,7 @@ from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ruac.base.errors import RuacError, keys_of
+from ruac.base.errors import RuacError, brief, keys_of
 from ruac.base.files import atomic_path, read_json, write_text
 from ruac.calibration import Answers
 from ruac.fitting.draw import Stored, as_answers
@@ -69,4 +69,4 @@ def _read(path: Path) -> Stored:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RuacError(f"{path}: cannot be read: {error}; delete the folder, and it is made again") from error
+        raise RuacError(f"{path}: cannot be read: {brief(error)}; delete the folder, and it is made again") from error

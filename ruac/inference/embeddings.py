@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ruac.backbone import Features
-from ruac.base.errors import RuacError, keys_of
+from ruac.base.errors import RuacError, brief, keys_of
 from ruac.base.files import atomic_path
 from ruac.base.version import VERSION
 from ruac.data.augment import prepare
@@ -107,7 +107,7 @@ def load_embeddings(path: str | Path, identity: dict, device: torch.device) -> l
     except FileNotFoundError:
         raise RuacError(f"{path}: embeddings not found") from None
     except Exception as error:  # safetensors has no common base class for what it raises
-        raise RuacError(f"{path}: not a file of embeddings: {' '.join(str(error).split())[:200]}") from error
+        raise RuacError(f"{path}: not a file of embeddings: {brief(error)}") from error
     if made_by != identity:
         raise RuacError(f"{path}: embeddings of another backbone {made_by}, expected {identity}")
     with keys_of(path):

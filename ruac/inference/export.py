@@ -19,7 +19,7 @@ from ruac.backbone import BackboneConfig, build_backbone, load_backbone
 from ruac.backbone.checkpoint import drop_memory
 from ruac.backbone.load import backbone_name
 from ruac.backbone.names import OFFICIAL
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.base.files import atomic_folder, write_text
 from ruac.base.provenance import settings_of
 from ruac.calibration import load_calibrator
@@ -108,7 +108,7 @@ def load_exported(folder: str | Path, *, backbone: str | BackboneConfig | None =
     try:
         tensors = load_file(folder / WEIGHTS)
     except Exception as error:
-        raise RuacError(f"{folder / WEIGHTS}: cannot be read as safetensors: {error}") from error
+        raise RuacError(f"{folder / WEIGHTS}: cannot be read as safetensors: {brief(error)}") from error
     prefixes = ["head", *(["reader"] if config.reader else []), *(["backbone"] if config.backbone_included else [])]
     parts = _parts(tensors, prefixes, folder / WEIGHTS)
     if config.backbone_included:
@@ -207,4 +207,4 @@ def _load(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise RuacError(f"{path}: does not fit its config: {' '.join(str(error).split())[:300]}") from error
+        raise RuacError(f"{path}: does not fit its config: {brief(error)}") from error

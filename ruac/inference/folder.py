@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ruac.base.errors import RuacError, one_line
-from ruac.base.files import held, sha256, write_text
+from ruac.base.files import held, read_json, sha256, write_text
 from ruac.base.version import VERSION
 from ruac.data.sample import IMAGE_SUFFIXES, read_image
 from ruac.inference.automatic import VALUES, AutomaticConfig, AutomaticMasks
@@ -190,10 +190,10 @@ def _settings(predictor: Predictor, question: FolderQuestion) -> dict[str, Any]:
 
 def _finished(out: Path, name: str, digest: str, asked: str) -> bool:
     try:
-        content = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        content = read_json(out / f"{name}.json")
         same = (content["picture"]["sha256"], content["settings"]) == (digest, asked)
         there = all((out / name).with_name(file).is_file() for file in content["files"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (RuacError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return same and there
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruac.base.errors import RuacError, one_line
+from ruac.base.errors import RuacError, brief
 from ruac.base.files import atomic_folder, write_text
 from ruac.conformal.bounds import NAME as BOUNDS
 from ruac.inference.bounds import bounds_path
@@ -148,7 +148,7 @@ def _fetched(model_id: str, force: bool, offline: bool, how: dict[str, Any]) -> 
         try:
             folder = Path(snapshot_download(model_id, **how))
         except (OSError, ValueError, HfHubHTTPError) as error:
-            reason = one_line(error)[:300]
+            reason = brief(error)
             continue
         if all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             return folder

@@ -11,7 +11,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from ruac.base.errors import RuacError
-from ruac.base.files import atomic_folder, sha256, write_text
+from ruac.base.files import atomic_folder, read_json, sha256, write_text
 from ruac.base.version import VERSION
 from ruac.data.augment import resized, to_tensor
 from ruac.inference.model import UncertainSam
@@ -106,10 +106,7 @@ def graph_image(picture: np.ndarray, side: int) -> np.ndarray:
 def read_onnx(folder: str | Path) -> dict:
     """What ``onnx.json`` says. Raises `RuacError` for a folder without it, or a graph with another hash."""
     path = Path(folder) / CONFIG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RuacError(f"{path}: expected a folder written by ruac export-onnx: {error}") from error
+    content = read_json(path, "not found; expected a folder written by ruac export-onnx")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuacError(f"{path}: expected format {FORMAT}")
     for name in (ENCODER, DECODER):

@@ -112,7 +112,7 @@ def load_reliability(path: str | Path, identity: dict) -> Reliability:
         found = content["identity"]
         readers = {key: config_from(Reader, reader, f"{path}: {key}") for key, reader in content["readers"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise RuacError(f"{path}: expected a file of ruac fit-reliability: {error!r}") from error
+        raise RuacError(f"{path}: expected a file of ruac fit-reliability: {error!r:.300}") from error
     for key, reader in readers.items():
         if not all(isinstance(weight, float | int) for weight in reader.weights.values()):
             raise RuacError(f"{path}: reader {key!r}: weights {reader.weights}, expected numbers")

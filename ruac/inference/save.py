@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from pycocotools import mask as rle
 
 from ruac.base.errors import RuacError
-from ruac.base.files import atomic_path, sha256, write_text
+from ruac.base.files import atomic_path, read_json, sha256, write_text
 from ruac.inference.predicted import PredictedMasks
 from ruac.inference.prompts_file import UNNAMED
 
@@ -121,12 +121,12 @@ def check_same_picture(folder: str | Path, name: str, picture: str | Path) -> No
     if not path.exists():
         return
     try:
-        of = json.loads(path.read_text(encoding="utf-8"))["picture"]
-        same = of["sha256"] == sha256(picture)
-    except (OSError, ValueError, KeyError, TypeError):
-        of, same = {"file": "?"}, False
+        of = read_json(path)["picture"]
+        file, same = of["file"], of["sha256"] == sha256(picture)
+    except (RuacError, KeyError, TypeError):
+        file, same = "?", False
     if not same:
-        raise RuacError(f"{path}: holds an answer to another picture ({of['file']}), expected a folder of its own")
+        raise RuacError(f"{path}: holds an answer to another picture ({file}), expected a folder of its own")
 
 
 def _entries(answer: PredictedMasks) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ def read_temperature(path: str | Path, backbone: Backbone) -> float:
         content = read_json(path, "temperature file not found; expected a JSON file of an older fit")
         temperature, fitted = content["temperature"], content["backbone"]
     except (KeyError, TypeError) as error:
-        raise RuacError(f"{path}: expected the JSON file of an older temperature fit: {error!r}") from error
+        raise RuacError(f"{path}: expected the JSON file of an older temperature fit: {error!r:.300}") from error
     if fitted != (own := backbone_identity(backbone)):
         raise RuacError(f"{path}: fitted for another backbone {fitted}, expected {own}")
     if not isinstance(temperature, float) or not 0 < temperature < math.inf:

@@ -134,8 +134,10 @@ def _plain(values: Any) -> Any:
 def _numbers(values: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(_plain(values), dtype=float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # the last: a whole number that no float holds
         raise RuacError(f"{name}: {values!r}, expected an array of numbers") from error
-    if not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)  # as the model takes it: 1e300 is finite, and infinite there
+    if not np.isfinite(single).all():
         raise RuacError(f"{name}: expected finite numbers")
     return array

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 from ruac.base.assets import asset_root
-from ruac.base.files import sha256
+from ruac.base.errors import RuacError
+from ruac.base.files import read_json, sha256
 from ruac.base.version import VERSION
 
 OK, ABSENT, BROKEN = "ok", "absent", "broken"
@@ -137,9 +138,9 @@ def _checkpoints() -> Iterator[Finding]:
     """The embedded files against their recorded hashes, and which official ones lie beside them."""
     root, mend = asset_root(), "install ruac again, or git checkout checkpoints"
     try:
-        recorded = json.loads((root / HASHES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        yield Finding("checkpoints", HASHES, BROKEN, f"{root / HASHES}: cannot be read: {error}", mend)
+        recorded = read_json(root / HASHES)
+    except RuacError as error:
+        yield Finding("checkpoints", HASHES, BROKEN, str(error), mend)
         return
     for name, expected in recorded.items():
         path = root / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ruac.backbone import backbone_config, load_backbone
 from ruac.backbone.lora import merge_lora
 from ruac.base.config import load_record
 from ruac.base.errors import RuacError
-from ruac.base.files import sha256
+from ruac.base.files import read_json, sha256
 from ruac.inference.export import export_model
 from ruac.inference.model import UncertainSam
 from ruac.training.adversarial import AdversarialTask, TrainConfig
@@ -38,6 +37,6 @@ def export_run(run: str | Path, out: str | Path, *, with_backbone: bool, card: M
     merge_lora(task.backbone)
     record = {"step": step, "checkpoint_sha256": sha256(run / LAST)}
     if (run / "environment.json").is_file():
-        record["environment"] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        record["environment"] = read_json(run / "environment.json")
     model, spec = UncertainSam(task.backbone, task.head), backbone_config(config.backbone)
     return export_model(model, spec, out, with_backbone=with_backbone, record=record, card=card)

@@ -136,10 +136,29 @@ def test_fuzz_queue(tmp_path_factory, answer, index):
     (folder / "predictions.json").write_bytes(index)
     (folder / "a.png.json").write_bytes(answer)
     found = survives(read_queue, folder, names=folder)
+    if found is not None:
+        assert all(isinstance(name, str) for name in [*found.kinds, *found.safe, *found.unanswered])
     for picture in found.pictures if found else []:
         assert 0 <= picture.risk <= 1
         for each in picture.objects:
             assert each.mask.shape == picture.size
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("predictions.json", {"without_prompt": [[]]}),
+        ("predictions.json", {"failed": [{"file": None}]}),
+        ("a.png.json", {"objects": [OBJECT | {"class": None, "segmentation": rle_of(MASK)}]}),
+        ("a.png.json", {"objects": [OBJECT | {"id": [], "segmentation": rle_of(MASK)}]}),
+    ],
+)
+def test_a_queue_with_what_is_no_name_is_refused(tmp_path, file, change):
+    contents = {"predictions.json": INDEX, "a.png.json": ANSWER}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(json.dumps(content | (change if name == file else {})))
+    with pytest.raises(RuacError, match=file.replace(".", r"\.")):
+        read_queue(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

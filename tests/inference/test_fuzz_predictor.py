@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from ruac.base.errors import RuacError
 from ruac.inference.predictor import Predictor
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -25,7 +26,7 @@ LABELS = st.one_of(st.lists(st.sampled_from([0, 1, -1, 2, 3, 0.5, True]), max_si
 BOXES = st.one_of(st.lists(PLACES, min_size=4, max_size=4), VALUES)
 MASKS = st.one_of(
     st.none(),
-    st.sampled_from([-1e4, 0.0, 1e4, float("nan")]).map(lambda value: np.full((1, 16, 16), value, np.float32)),
+    st.sampled_from([-1e4, 0.0, 1e4, 1e300, float("nan")]).map(lambda value: np.full((1, 16, 16), value)),
     VALUES,
 )
 
@@ -55,6 +56,20 @@ def test_fuzz_prompts_of_a_picture(predictor, asked, flags):
         assert found.masks.shape[-2:] == (HEIGHT, WIDTH)
         for part in (found.scores, found.probability, found.uncertainty, found.logits):
             assert np.isfinite(part).all()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"point_coords": [[3, 10**400]], "point_labels": [1]},
+        {"point_coords": [[3, 3]], "point_labels": [10**400]},
+        {"box": [0, 0, 3, 10**400]},
+        {"mask_input": np.full((1, 16, 16), 1e300)},
+    ],
+)
+def test_numbers_that_no_float_holds_are_refused(predictor, asked):
+    with pytest.raises(RuacError, match=list(asked)[-1] if "point_labels" not in asked else "point_"):
+        predictor.predict(**asked)
 
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=5)

@@ -48,8 +48,9 @@ def _visor(root: Path, split: str) -> Iterator[Picture]:
             check_inside(entry["image"]["name"], file)
             with keys_of(f"{file}: {entry['image']['name']}"):
                 name, sequence = entry["image"]["name"], entry["image"]["subsequence"]
+                first = sequence not in seen
                 objects = [(str(o["id"]), [_flat(segment) for segment in o["segments"]]) for o in entry["annotations"]]
-            if objects and (split.endswith(EVERY) or sequence not in seen):
+            if objects and (split.endswith(EVERY) or first):
                 seen.add(sequence)
                 coded = Coded(file, tuple(objects), holes=True)
                 yield Picture(picture_id(part, f"{file.stem}/{name}"), image_in(images, name, file.name), coded)

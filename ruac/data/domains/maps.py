@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.data.domains.picture import Picture, picture_id
 from ruac.data.domains.places import pair
 from ruac.data.id_masks import read_ids, values_in
@@ -130,7 +130,7 @@ def read_hdf5(path: Path) -> np.ndarray:
     except RuacError:
         raise
     except Exception as error:  # h5py raises whatever the library's callbacks do
-        raise RuacError(f"{path}: cannot be read as HDF5 with a data set named 'dataset': {error}") from error
+        raise RuacError(f"{path}: cannot be read as HDF5 with a data set named 'dataset': {brief(error)}") from error
     return numbers.astype(np.int32)
 
 

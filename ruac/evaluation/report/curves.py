@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.evaluation.metrics.bins import UNCERTAINTY_EDGES
 from ruac.evaluation.metrics.calibration import reliability_curve
 from ruac.evaluation.metrics.certainty import pavpu, quadrants
@@ -132,5 +132,5 @@ def _read_counts(path: Path) -> Counts:
     except RuacError as error:
         raise RuacError(f"{path}: {error}") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RuacError(f"{path}: not readable as sums: {error}") from error
+        raise RuacError(f"{path}: not readable as sums: {brief(error)}") from error
     return Counts(np.array(sums.confidence_bins()), sums.uncertainty)

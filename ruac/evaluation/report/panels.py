@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
+from ruac.base.files import read_json
 from ruac.evaluation.report.overlay import NEGATIVE_COLOR, POSITIVE_COLOR, paint_mask, paint_uncertainty
 
 TRUTH_COLOR = (0.16, 0.66, 0.36)
@@ -234,12 +234,7 @@ def _jpeg(picture: np.ndarray, quality: int) -> str:
 
 
 def _read_index(path: Path) -> list[dict]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RuacError(f"{path}: not found; expected a list of panels") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RuacError(f"{path}: not readable as JSON: {error}") from error
+    entries = read_json(path, "not found; expected a list of panels")
     if not isinstance(entries, list):
         raise RuacError(f"{path}: expected a list of panels")
     for index, entry in enumerate(entries):
@@ -267,4 +262,4 @@ def _read_arrays(results: Path, file: str) -> _Arrays:
     except FileNotFoundError:
         raise RuacError(f"{path}: panel not found") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RuacError(f"{path}: not readable as a panel: {error}") from error
+        raise RuacError(f"{path}: not readable as a panel: {brief(error)}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 from ruac.base.files import read_json
 from ruac.evaluation.results.names import COLUMNS, REGIONS, Column
 from ruac.evaluation.results.schema import DOMAINS, KEYS, MANIFEST, OBJECTS
@@ -138,15 +138,7 @@ def load_results(folder: Path) -> Results:
     """Read and check a sweep's folder. Raises `RuacError` naming what is missing."""
     if not folder.is_dir():
         raise RuacError(f"{folder}: results folder not found")
-    manifest = _read(folder / MANIFEST, read_json)
-    for key, kind in (("protocol", dict), ("models", list), ("domains", list), ("environment", dict)):
-        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
-            raise RuacError(f"{folder / 'manifest.json'}: missing key '{key}', expected a {kind.__name__}")
-    for key in ("models", "domains"):
-        for index, item in enumerate(manifest[key]):
-            if not isinstance(item, dict) or "name" not in item:
-                raise RuacError(f"{folder / 'manifest.json'}: {key}[{index}]: missing key 'name'")
-
+    manifest = _manifest(folder / MANIFEST)
     path = folder / DOMAINS
     table = _read(path, read_table)
     _need(path, table, KEYS)
@@ -174,8 +166,19 @@ def corrupted_names(folder: Path) -> set[str]:
     path = folder / MANIFEST
     if not path.is_file():
         return set()
-    manifest = _read(path, read_json)
-    return set(_corrupted(path, manifest))
+    return set(_corrupted(path, _manifest(path)))
+
+
+def _manifest(path: Path) -> dict:
+    manifest = read_json(path)
+    for key, kind in (("protocol", dict), ("models", list), ("domains", list), ("environment", dict)):
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
+            raise RuacError(f"{path}: missing key '{key}', expected a {kind.__name__}")
+    for key in ("models", "domains"):
+        for index, item in enumerate(manifest[key]):
+            if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+                raise RuacError(f"{path}: {key}[{index}]: missing key 'name', expected a text")
+    return manifest
 
 
 def _corrupted(path: Path, manifest: dict) -> dict[str, Corruption]:
@@ -206,7 +209,7 @@ def _read(path: Path, reader):
     except FileNotFoundError:
         raise RuacError(f"{path}: not found") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RuacError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        raise RuacError(f"{path}: cannot be read: {brief(error)}") from error
 
 
 def _need(path: Path, table: pd.DataFrame, columns: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ruac.base.arrays import save_arrays
-from ruac.base.errors import RuacError, one_line
+from ruac.base.errors import RuacError, brief
 from ruac.base.files import atomic_path
 from ruac.data.identity import HALF
 from ruac.evaluation.metrics import ReliabilitySums
@@ -184,7 +184,7 @@ def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[st
 
 
 def _unreadable(path: Path, error: Exception) -> RuacError:
-    return RuacError(f"{path}: unreadable chunk of a sweep ({one_line(error)}); delete it to redo its images")
+    return RuacError(f"{path}: unreadable chunk of a sweep ({brief(error)}); delete it to redo its images")
 
 
 def _images(path: Path, key: str) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ruac.base.arrays import save_arrays
 from ruac.base.errors import RuacError
-from ruac.base.files import atomic_path, write_text
+from ruac.base.files import atomic_path, read_json, write_text
 from ruac.base.provenance import environment
 from ruac.data.identity import hash_names
 from ruac.data.synthetic.corruptions import CorruptedDataset
@@ -120,7 +120,7 @@ def bound_means(rows: pd.DataFrame) -> dict[str, float]:
 
 def unreadable(out: Path) -> list[str]:
     """A line for each image that a finished sweep could not read, after one that counts them; none if there is none."""
-    failed = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["failed"]
+    failed = read_json(out / MANIFEST)["failed"]
     lines = [e if (e := entry["error"]).startswith(entry["path"]) else f"{entry['path']}: {e}" for entry in failed]
     return [f"{out}: {len(lines)} images could not be read:", *lines] if lines else []
 

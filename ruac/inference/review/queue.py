@@ -89,6 +89,8 @@ def read_queue(folder: str | Path, *, min_risk: float = 0.0) -> ReviewQueue:
     with keys_of(f"{folder / INDEX}: expected a list of ruac predict"):
         pictures = [_picture(folder, entry) for entry in index["pictures"]]
         unanswered = [*(entry["file"] for entry in index["failed"]), *index["without_prompt"]]
+        for name in unanswered:
+            check_inside(name, folder / INDEX)
     ordered = sorted(pictures, key=lambda picture: (-picture.risk, picture.file))
     safe = [picture.file for picture in ordered if picture.risk < min_risk]
     return ReviewQueue([picture for picture in ordered if picture.risk >= min_risk], safe, sorted(unanswered))
@@ -116,6 +118,8 @@ def _picture(folder: Path, listed: dict[str, str]) -> QueuedPicture:
 
 def _object(entry: dict[str, Any], height: int, width: int, where: str) -> QueuedObject:
     code = to_rle(entry["segmentation"], height, width, where)
+    if type(entry["id"]) is not int or not isinstance(entry["class"], str):
+        raise RuacError(f"{where}: class {entry['class']!r}, expected a whole number as its id and a name as its class")
     names = ("reliability", "score", "expected_iou", "mean_uncertainty")
     numbers = {name: float(entry[name]) for name in names if entry[name] is not None}
     if not all(0 <= value <= 1 for value in numbers.values()):

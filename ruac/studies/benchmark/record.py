@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ruac.base.errors import RuacError
-from ruac.base.files import write_text
+from ruac.base.files import read_json, write_text
 from ruac.base.provenance import environment
 from ruac.studies.benchmark.rows import Row
 
@@ -69,7 +69,7 @@ def _turn(old: str, new: str) -> str:
 
 def _ratios(path: Path) -> dict[str, tuple[float, str]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["format"] != FORMAT:
             raise RuacError(f"{path}: format {content['format']}, expected {FORMAT}")
         return {
@@ -77,8 +77,6 @@ def _ratios(path: Path) -> dict[str, tuple[float, str]]:
             for name, rows in content["benchmarks"].items()
             for row in rows
         }
-    except OSError as error:
-        raise RuacError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise RuacError(f"{path}: expected what ruac benchmark --json writes, found {what}") from error

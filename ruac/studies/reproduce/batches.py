@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from ruac.base.errors import RuacError
-from ruac.base.files import sha256, write_text
+from ruac.base.files import read_json, sha256, write_text
 from ruac.evaluation.results.schema import MANIFEST
 from ruac.evaluation.sweep.results import unreadable
 from ruac.studies.reproduce.plan import VANILLA, Model, PlanConfig, SweepPlan
@@ -94,4 +94,4 @@ class Batches:
 
 
 def _members(folder: Path) -> dict[str, str]:
-    return json.loads((folder / MEMBERS).read_text(encoding="utf-8"))
+    return read_json(folder / MEMBERS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pandas as pd
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ruac.base.files import read_json
 from ruac.inference.export import CONFIG
 from ruac.studies.reproduce.plan import Run
 from ruac.training.engine import LAST
@@ -22,7 +22,7 @@ def training_cost(run: Run) -> dict:
     Hours are from the first to the last logged event of each attempt, so steps that an interruption undid count,
     and loading does not.
     """
-    exported = json.loads((run.export / CONFIG).read_text(encoding="utf-8"))["record"]
+    exported = read_json(run.export / CONFIG)["record"]
     seconds = 0.0
     for log in _logs(run):
         times = [event.wall_time for tag in log.Tags()["scalars"] for event in log.Scalars(tag)]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruac.backbone.mobilenet import CHANNELS, MobileNetV2Trunk, load_imagenet_trunk
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, brief
 
 
 @dataclass
@@ -205,7 +205,7 @@ def _fetched(load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, ValueError, RuntimeError) as error:
-        raise RuacError(f"model.pretrained: cannot be loaded: {error}") from error
+        raise RuacError(f"model.pretrained: cannot be loaded: {brief(error)}") from error
 
 
 _BUILDERS: dict[type[ModelConfig], Callable[[Any, int], Segmenter]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
+from ruac.base.files import read_json
 from ruac.conformal.pixel_scores import check_labels
 from ruac.data.augment import normalise, resized, to_tensor
 from ruac.data.classes import IGNORE, ClassFolder
@@ -113,17 +113,13 @@ def check_pseudo(folder: Path, dataset: ClassFolder, split: Split) -> dict:
     are not in this run's labelled subset, as their labels would be known twice or judged on what they calibrated.
     """
     record_path = folder / "record.json"
-    try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-        calibrated = record["labelled"]
-    except FileNotFoundError:
-        raise RuacError(f"{record_path}: not found; expected the folder of a finished ruac pseudo-label") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RuacError(f"{record_path}: no record of ruac pseudo-label: {error}") from error
+    record = read_json(record_path, "not found; expected the folder of a finished ruac pseudo-label")
+    with keys_of(f"{record_path}: no record of ruac pseudo-label"):
+        calibrated = set(record["labelled"])
     if (names := read_list(folder / "classes.txt")) != dataset.names:
         raise RuacError(f"{folder / 'classes.txt'}: {', '.join(names)}; expected {', '.join(dataset.names)}")
     known = {dataset.files[place] for place in split.labelled}
-    if others := sorted(set(calibrated) - known):
+    if others := sorted(calibrated - known, key=str):
         raise RuacError(
             f"{record_path}: calibrated on {others[0]}, which is not in the labelled subset; give "
             f"ruac pseudo-label the labelled.txt of this split"

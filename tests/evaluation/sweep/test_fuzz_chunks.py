@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.metrics import ReliabilitySums
-from ruac.evaluation.results.load import load_results
+from ruac.evaluation.results.load import corrupted_names, load_results
 from ruac.evaluation.results.schema import ROW
 from ruac.evaluation.sweep.chunks import Chunk, finished_images, is_finished, load_chunk, save_chunk
 
@@ -77,6 +77,15 @@ def test_a_chunk_that_unpacks_to_more_than_memory_is_refused_before_that(whole, 
         load_chunk(path, KEY)
 
 
+def test_what_a_library_quotes_of_a_chunk_is_cut_short(whole, tmp_path):
+    path = tmp_path / "quotes.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("key.npy", b"\x93NUMPY\x01\x00\xff\x40" + b"?" * 0x40FF)  # the header is quoted as it stands
+    with pytest.raises(RuacError, match=r"quotes\.npz: unreadable chunk.*delete it to redo its images$") as raised:
+        load_chunk(path, KEY)
+    assert len(str(raised.value)) < 600 + len(str(path))
+
+
 def test_a_pickle_in_a_chunk_is_not_run(tmp_path):
     path = tmp_path / "code.npz"
     np.savez(path, key=np.array([print], dtype=object), images=np.array("[]"))
@@ -103,6 +112,17 @@ def test_fuzz_results(tmp_path_factory, manifest, table):
     (folder / "domains.csv").write_bytes(table)
     (folder / "objects.parquet").write_bytes(io.BytesIO(b"PAR1").getvalue())
     survives(load_results, folder, names=folder)
+    survives(corrupted_names, folder, names=folder)
+
+
+@pytest.mark.parametrize("key", ["models", "domains"])
+@pytest.mark.parametrize("name", [None, 3, []])
+@pytest.mark.parametrize("read", [load_results, corrupted_names])
+def test_a_manifest_whose_names_are_none_is_refused(tmp_path, key, name, read):
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST | {key: [{"name": name, "corruption": None}]}))
+    (tmp_path / "domains.csv").write_text("domain,model,score,region,reference,ece\nd,a,total,image,False,1\n")
+    with pytest.raises(RuacError, match=rf"manifest\.json: {key}\[0\]: missing key 'name', expected a text"):
+        read(tmp_path)
 
 
 def test_what_is_made_nearly_right_is_right_until_the_rows(tmp_path):

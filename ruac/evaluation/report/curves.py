@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from ruac.base.arrays import load_arrays
 from ruac.base.errors import RuacError, brief
 from ruac.evaluation.metrics.bins import UNCERTAINTY_EDGES
 from ruac.evaluation.metrics.calibration import reliability_curve
@@ -125,12 +125,11 @@ def _charts(domain: str | None, lines: list[tuple[Series, Series, Series]], regi
 
 def _read_counts(path: Path) -> Counts:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            sums = ReliabilitySums.from_arrays(archive)
+        sums = ReliabilitySums.from_arrays(load_arrays(path))
     except FileNotFoundError:
         raise RuacError(f"{path}: sums not found") from None
     except RuacError as error:
         raise RuacError(f"{path}: {error}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError) as error:
         raise RuacError(f"{path}: not readable as sums: {brief(error)}") from error
     return Counts(np.array(sums.confidence_bins()), sums.uncertainty)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
-from ruac.base.errors import RuacError, brief
+from ruac.base.arrays import load_arrays
+from ruac.base.errors import RuacError, brief, keys_of
 from ruac.base.files import read_json
+from ruac.data.sample import check_inside
 from ruac.evaluation.report.overlay import NEGATIVE_COLOR, POSITIVE_COLOR, paint_mask, paint_uncertainty
 
 TRUTH_COLOR = (0.16, 0.66, 0.36)
@@ -77,7 +78,8 @@ def load_panels(
     for side, quality in _QUALITIES:
         panels, left = {}, budget
         for _, _, number in sorted(places):
-            panel = _render(folder.parent, entries[number], models, side, quality)
+            with keys_of(folder.parent / entries[number]["file"]):
+                panel = _render(folder.parent, entries[number], models, side, quality)
             left -= panel.size
             if left < 0:
                 break
@@ -241,6 +243,11 @@ def _read_index(path: Path) -> list[dict]:
         for key in ("domain", "image", "object", "file", "case", "models"):
             if not isinstance(entry, dict) or key not in entry:
                 raise RuacError(f"{path}: panel {index}: missing key '{key}'")
+            names = entry[key] if isinstance(entry[key], list) else [entry[key]]
+            if isinstance(entry[key], list) != (key == "models") or not all(isinstance(name, str) for name in names):
+                expected = "a list of texts" if key == "models" else "a text"
+                raise RuacError(f"{path}: panel {index}: key '{key}': {entry[key]!r}, expected {expected}")
+        check_inside(entry["file"], f"{path}: panel {index}")
     return entries
 
 
@@ -257,9 +264,8 @@ def _read_arrays(results: Path, file: str) -> _Arrays:
     """Read a panel, its path counted from the results folder."""
     path = results / file
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return _Arrays(path, dict(archive))
+        return _Arrays(path, load_arrays(path))
     except FileNotFoundError:
         raise RuacError(f"{path}: panel not found") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError) as error:
         raise RuacError(f"{path}: not readable as a panel: {brief(error)}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -138,7 +137,7 @@ def load_results(folder: Path) -> Results:
     """Read and check a sweep's folder. Raises `RuacError` naming what is missing."""
     if not folder.is_dir():
         raise RuacError(f"{folder}: results folder not found")
-    manifest = _manifest(folder / MANIFEST)
+    manifest = _manifest(folder / MANIFEST, {"protocol": dict, "models": list, "domains": list, "environment": dict})
     path = folder / DOMAINS
     table = _read(path, read_table)
     _need(path, table, KEYS)
@@ -166,15 +165,16 @@ def corrupted_names(folder: Path) -> set[str]:
     path = folder / MANIFEST
     if not path.is_file():
         return set()
-    return set(_corrupted(path, _manifest(path)))
+    return set(_corrupted(path, _manifest(path, {"domains": list})))
 
 
-def _manifest(path: Path) -> dict:
+def _manifest(path: Path, kinds: dict[str, type]) -> dict:
+    """What it says, with `kinds` under their keys; models and domains have names."""
     manifest = read_json(path)
-    for key, kind in (("protocol", dict), ("models", list), ("domains", list), ("environment", dict)):
+    for key, kind in kinds.items():
         if not isinstance(manifest, dict) or not isinstance(manifest.get(key), kind):
             raise RuacError(f"{path}: missing key '{key}', expected a {kind.__name__}")
-    for key in ("models", "domains"):
+    for key in kinds.keys() & {"models", "domains"}:
         for index, item in enumerate(manifest[key]):
             if not isinstance(item, dict) or not isinstance(item.get("name"), str):
                 raise RuacError(f"{path}: {key}[{index}]: missing key 'name', expected a text")
@@ -208,7 +208,9 @@ def _read(path: Path, reader):
         return reader(path)
     except FileNotFoundError:
         raise RuacError(f"{path}: not found") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except RuacError:
+        raise
+    except Exception as error:  # pandas and Arrow have many kinds of errors for what is damaged
         raise RuacError(f"{path}: cannot be read: {brief(error)}") from error
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ruac.base.arrays import save_arrays
+from ruac.base.arrays import load_arrays, save_arrays
 from ruac.base.errors import RuacError, brief
 from ruac.base.files import atomic_path
 from ruac.data.identity import HALF
@@ -26,7 +26,6 @@ from ruac.evaluation.score import Scores
 
 SAVE_SECONDS = 30.0  # between two saves of a chunk: what is lost at most when a process dies without a signal
 SAVE_SHARE = 20  # of the time goes into saving at most one part in so many
-MOST_BYTES = 1 << 34  # of a chunk's arrays: a few megabytes for each model, score and region
 OBJECTS = 2048  # in a chunk, beyond which another one is begun: what a process holds does not grow with its domain
 
 
@@ -166,11 +165,7 @@ def finished_images(folder: Path, domain: str, key: str, wanted: Iterable[str]) 
 def _read(path: Path, key: str, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """The arrays of a chunk without its key; `names`: only these."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            claimed = sum(part.file_size for part in arrays.zip.infolist())
-            if claimed > MOST_BYTES:
-                raise ValueError(f"{claimed} bytes unpacked, expected at most {MOST_BYTES}")
-            content = {name: arrays[name] for name in names or arrays.files}
+        content = load_arrays(path, names)
         found = str(content.pop("key"))
     except KeyError:  # whole, but of a version that wrote other arrays
         found = None

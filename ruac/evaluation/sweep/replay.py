@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from ruac.backbone.prompts import BOX_FIRST
-from ruac.base.errors import RuacError
+from ruac.base.errors import RuacError, keys_of
 from ruac.base.files import sha256
 from ruac.data.sample import Record
 from ruac.evaluation.protocol import ProtocolConfig
 from ruac.evaluation.results.schema import OBJECTS
 
+_COLUMNS = ["domain", "image", "object", "model", "points", "labels"]
 Clicks = Callable[[str, Record], tuple[np.ndarray, np.ndarray]]
 
 
@@ -34,14 +35,16 @@ def read_clicks(spec: str, protocol: ProtocolConfig) -> Clicks:
     """
     path, model = _replay_source(spec)
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        frame = pd.read_parquet(path, columns=_COLUMNS)
+    except Exception as error:  # Arrow has many kinds of errors for what is damaged
         raise RuacError(f"replay {spec!r}: {path} cannot be read; expected FOLDER:MODEL of a finished sweep") from error
     frame = frame[frame.model == model]
     if not len(frame):
         raise RuacError(f"replay {spec!r}: no model {model!r} in {path}")
-    first = np.asarray(frame.labels.iloc[0])
-    if (first[0] == BOX_FIRST) != protocol.box:
+    with keys_of(f"replay {spec!r}: {path}"):
+        first = np.asarray(frame.labels.iloc[0])
+        boxed = bool(first[0] == BOX_FIRST)
+    if boxed != protocol.box:
         raise RuacError(f"replay {spec!r}: made with protocol.box={not protocol.box}, expected {protocol.box}")
     if (stored := len(first) - protocol.box) < protocol.clicks:  # a box is two points, but one prompt
         raise RuacError(f"replay {spec!r}: has {stored} clicks, fewer than protocol.clicks={protocol.clicks}")
@@ -54,8 +57,9 @@ def read_clicks(spec: str, protocol: ProtocolConfig) -> Clicks:
             if (domain, record.id, key) not in stored_clicks:
                 raise RuacError(f"replay {spec!r}: no clicks for {domain}/{record.id}/{key}")
             found.append(stored_clicks[domain, record.id, key])
-        points = np.stack([np.asarray(points, dtype=float).reshape(-1, 2) for points, _ in found])
-        return points, np.stack([np.asarray(labels, dtype=int) for _, labels in found])
+        with keys_of(f"replay {spec!r}: {domain}/{record.id}"):
+            points = np.stack([np.asarray(points, dtype=float).reshape(-1, 2) for points, _ in found])
+            return points, np.stack([np.asarray(labels, dtype=int) for _, labels in found])
 
     return clicks
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ruac.base.arrays import load_arrays
 from ruac.base.errors import RuacError
 from ruac.calibration.calibrator import ALL, ORACLE
 from ruac.evaluation.conformal.fit import open_model
@@ -82,5 +83,4 @@ def _ood(outside: Path, inside: Path, domain: str, model: str, score: str, regio
 
 
 def _sums(path: Path) -> ReliabilitySums:
-    with np.load(path) as arrays:
-        return ReliabilitySums.from_arrays(dict(arrays))
+    return ReliabilitySums.from_arrays(load_arrays(path))

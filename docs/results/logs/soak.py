@@ -65,7 +65,8 @@ class Watch:
         self._over.set()
         self._thread.join()
         rows = np.array(self.rows)
-        late = rows[rows[:, 1] >= rows[-1, 1] / 4]
+        busy = rows[rows[:, 1] < rows[-1, 1]]  # the end of a sweep, which puts rows in order, is another matter
+        late = busy[busy[:, 1] >= rows[-1, 1] / 4]
         for column, name in ((2, "resident memory, MiB"), (3, "heap in use, MiB"), (4, "open files")):
             first, last = (part[:, column].mean() for part in np.array_split(late, 4)[::3])
             growth, most = np.polyfit(late[:, 1], late[:, column], 1)[0] * 1000, late[:, column].max()

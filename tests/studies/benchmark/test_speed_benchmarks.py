@@ -99,7 +99,7 @@ def test_files_of_something_else_are_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(RuacError, match=r"rows\.json"):
         record.compare(path, path)
-    with pytest.raises(RuacError, match="No such file"):
+    with pytest.raises(RuacError, match=r"absent\.json: not found"):
         record.compare(tmp_path / "absent.json", path)
 
 

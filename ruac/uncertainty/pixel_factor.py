@@ -18,6 +18,7 @@ from ruac.uncertainty import weibull
 from ruac.uncertainty.posterior import Factor
 
 MOST = 1000.0  # largest shape that a table of the moments reaches, see `compiled.cv2_table`
+LEAST = 0.5  # smallest shape of which `compiled_slopes` knows the moments
 _GROUP = 1 << 21  # values of the objects that are read together: of a size that an allocator has at hand
 
 
@@ -70,9 +71,15 @@ class PixelFactor(Factor):
 
     def weighted_squares(self, spread: Tensor, still: Tensor) -> Tensor:
         read = self.reader
-        if self.mean.device.type != "cpu" or torch.is_grad_enabled() or read.most > MOST or not self.mean.numel():
+        if self.mean.device.type != "cpu" or read.most > MOST or not self.mean.numel():
             return super().weighted_squares(spread, still)
-        from ruac.uncertainty.compiled import cv2_table, pooled, weighted_squares  # numba takes long to import
+        if torch.is_grad_enabled():
+            if not self._with_slopes or self._squares.shape != self.mean.shape:  # few shapes are little work
+                return super().weighted_squares(spread, still)
+            from ruac.uncertainty.compiled_slopes import WeightedSquares, moments  # numba takes long to import
+
+            return WeightedSquares.apply(self.mean, self.shape, spread, still, moments(read.least, read.most))
+        from ruac.uncertainty.compiled import cv2_table, pooled, weighted_squares
 
         table, found = cv2_table(read.least, read.most), []
         group = max(1, _GROUP // self.mean[0].numel())
@@ -82,6 +89,20 @@ class PixelFactor(Factor):
                 raw = read.network(pooled(features, read.pool))
             found.append(weighted_squares(mean, raw, read.pool, table, *weights))
         return torch.cat(found) if len(found) > 1 else found[0]
+
+    def total_kl(self, a: float, b: float) -> Tensor:
+        if not self._with_slopes:
+            return super().total_kl(a, b)
+        from ruac.uncertainty.compiled_slopes import Divergence, moments
+
+        known = moments(self.reader.least, self.reader.most)
+        return Divergence.apply(self.mean, self.shape.expand_as(self.mean), a, b, known)
+
+    @property
+    def _with_slopes(self) -> bool:
+        """Whether `compiled_slopes` knows such shapes."""
+        bounds = self.reader.least >= LEAST and self.reader.most <= MOST
+        return bounds and self.mean.device.type == "cpu" and self.mean.numel() > 0
 
 
 def bounded_shape(raw: Tensor, least: float, most: float) -> Tensor:
@@ -108,6 +129,5 @@ class _InwardClamp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        low, high = ctx.bounds
-        outward = ((x < low) & (grad > 0)) | ((x > high) & (grad < 0))
-        return grad.masked_fill(outward, 0), None, None
+        outward = x.clamp(*ctx.bounds).sub_(x).mul_(grad)  # positive where a step down the slope leads further out
+        return grad.masked_fill(outward > 0, 0), None, None

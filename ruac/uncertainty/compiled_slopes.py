@@ -25,7 +25,7 @@ from ruac.base.compiled import compiled
 from ruac.uncertainty.weibull import EULER_GAMMA, SCALE_FLOOR
 
 _DEGREE = 14  # values and slopes are within a relative 1e-5 for shapes from 0.5 on
-_AT_ONCE = 8  # numbers whose logarithm is taken as one; their product has room in double precision
+_AT_ONCE = 16  # numbers whose logarithm is taken as one: with squares in float32, their product has room in double
 
 Coefficients = tuple[np.float32, ...]  # of falling powers
 
@@ -37,7 +37,6 @@ class Moments(NamedTuple):
     cv2: Coefficients  # over x^2
     cv2_slope: Coefficients  # in the shape, over x^3
     mean: Coefficients  # G(1 + x)
-    log_mean: Coefficients
     digamma: Coefficients  # of 1 + x
 
 
@@ -62,7 +61,6 @@ def moments(least: float, most: float) -> Moments:
         cv2=fitted(lambda x: cv2(x) / x**2),
         cv2_slope=fitted(lambda x: -2 * (1 + cv2(x)) * (digamma(1 + 2 * x) - digamma(1 + x)) / x),
         mean=fitted(lambda x: np.exp(gammaln(1 + x))),
-        log_mean=fitted(lambda x: gammaln(1 + x)),
         digamma=fitted(lambda x: digamma(1 + x)),
     )
 
@@ -104,7 +102,7 @@ class Divergence(torch.autograd.Function):
         ctx.save_for_backward(mean, shape)
         ctx.known, ctx.prior = known, (a, b)
         total = np.empty(mean.shape[0] * mean.shape[2])
-        arguments = (_lines(mean), _lines(shape), known.place, known.mean, known.log_mean, a, b, total)
+        arguments = (_lines(mean), _lines(shape), known.place, known.mean, a, b, total)
         _by_lines(mean, lambda start, stop: _divergence(*arguments, start, stop))
         constant = math.lgamma(a) - a * math.log(b) - EULER_GAMMA - 1
         return torch.tensor(total.sum() + constant * mean.numel(), dtype=mean.dtype)
@@ -218,57 +216,53 @@ def _variance_slope_lines(
                     sums[1, line, t, c] += g * squared[c]
 
 
-def _divergence_lines(x, shape, place, mean, log_mean, a, b, total, start, stop):
+def _divergence_lines(x, shape, place, mean, a, b, total, start, stop):
     count, groups = x.shape[1], -(-x.shape[1] // _AT_ONCE)
-    one = np.float32(1)
-    least, prior, rate = np.float32(SCALE_FLOOR), np.float32(a), np.float32(b)
-    euler, last_log = np.float32(EULER_GAMMA), np.float32(math.log(SCALE_FLOOR))
+    one, least, rate = np.float32(1), np.float32(SCALE_FLOOR), np.float32(b)
+    euler = np.float32(EULER_GAMMA * a)
     terms = np.empty(count, np.float32)
-    sizes, kappas = np.ones(_AT_ONCE * groups, np.float32), np.ones(_AT_ONCE * groups, np.float32)
+    scales, shapes = np.ones(_AT_ONCE * groups, np.float32), np.ones(_AT_ONCE * groups, np.float32)
     for line in range(start, stop):
         for e in range(count):
             kappa, size = shape[line, e], abs(x[line, e])
-            u = place[0] * (one / (one + kappa)) + place[1]
-            gamma = least * _polynomial(u, mean)
-            floored = size < gamma  # the scale is size over the mean of a scale of 1
-            free = rate * size + prior * _polynomial(u, log_mean)
-            terms[e] = euler * prior / kappa + (rate * gamma - prior * last_log if floored else free)
-            sizes[e] = one if floored else size
-            kappas[e] = kappa
-        found, shapes = 0.0, 1.0
+            gamma = _polynomial(place[0] * (one / (one + kappa)) + place[1], mean)
+            scale = size / gamma
+            scale = least if scale < least else scale  # a comparison that what is no number passes
+            terms[e] = euler / kappa + rate * scale * gamma
+            scales[e] = scale
+            shapes[e] = kappa
+        found = 0.0
         for e in range(count):
             found += terms[e]
         for g in range(groups):
-            scales = 1.0
+            scale, kappa = 1.0, 1.0  # products
             for q in range(_AT_ONCE):
-                scales *= sizes[q * groups + g]
-                shapes *= kappas[q * groups + g]
-            found -= a * math.log(scales)
-            if g % _AT_ONCE == _AT_ONCE - 1 or g == groups - 1:  # bounded, so that more of them have room
-                found += math.log(shapes)
-                shapes = 1.0
+                scale *= scales[q * groups + g]
+                kappa *= shapes[q * groups + g]
+            found += math.log(kappa) - a * math.log(scale)
         total[line] = found
 
 
 def _divergence_slope_lines(x, shape, place, mean, psi, a, b, grad, wanted, for_x, for_shape, start, stop):
     one, zero = np.float32(1), np.float32(0)
     least, prior, rate = np.float32(SCALE_FLOOR), np.float32(a), np.float32(b)
-    euler = np.float32(EULER_GAMMA)
+    euler = np.float32(EULER_GAMMA * a)
+    floors = np.empty(x.shape[1], np.float32)
     for line in range(start, stop):
         for e in range(x.shape[1]):
-            kappa, value = shape[line, e], x[line, e]
+            kappa = shape[line, e]
             inverse = one / kappa
             u = place[0] * (one / (one + kappa)) + place[1]
-            gamma = least * _polynomial(u, mean)
+            floor = least * _polynomial(u, mean)
             # The shape moves the scale where that is not floored, and else the mean of the least scale.
-            held = rate * gamma if abs(value) < gamma else prior
-            for_shape[line, e] = grad * (inverse - (euler * prior + held * _polynomial(u, psi)) * inverse * inverse)
+            held = rate * floor if abs(x[line, e]) < floor else prior
+            for_shape[line, e] = grad * (inverse - (euler + held * _polynomial(u, psi)) * inverse * inverse)
+            floors[e] = floor
         if wanted:
             for e in range(x.shape[1]):
-                kappa, value = shape[line, e], x[line, e]
-                u = place[0] * (one / (one + kappa)) + place[1]
-                size, gamma = abs(value), least * _polynomial(u, mean)
-                slope = zero if size < gamma else grad * (rate - prior / size)
+                value = x[line, e]
+                size = abs(value)
+                slope = zero if size < floors[e] else grad * (rate - prior / size)
                 for_x[line, e] = slope if value > zero else -slope
 
 

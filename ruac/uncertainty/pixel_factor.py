@@ -6,6 +6,7 @@ answer; and on a CPU, without gradients, no map of a channel's moments is ever s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ruac.uncertainty import weibull
 from ruac.uncertainty.posterior import Factor
@@ -106,28 +108,27 @@ class PixelFactor(Factor):
 
 
 def bounded_shape(raw: Tensor, least: float, most: float) -> Tensor:
-    """Shapes from what a layer says."""
-    return inward_clamp(F.softplus(raw), least, most)
-
-
-def inward_clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp whose gradient vanishes only where a descent step would lead further outside.
+    """Shapes from what a layer says: softplus, then a clamp whose gradient vanishes only where a descent step would
+    lead further outside.
 
     A plain clamp has no gradient at all beyond its bounds, and a shape that overshot would stay there for good;
     an identity gradient would let it drift away without limit.
     """
-    return _InwardClamp.apply(x, low, high) if x.requires_grad else x.clamp(low, high)
+    return _BoundedShape.apply(raw, least, most) if raw.requires_grad else F.softplus(raw).clamp_(least, most)
 
 
-class _InwardClamp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bounds = low, high
-        return x.clamp(low, high)
+class _BoundedShape(torch.autograd.Function):
+    """One function, so that of a map of shapes only the layer's answer is kept for the way back."""
 
     @staticmethod
+    def forward(ctx: Any, raw: Tensor, least: float, most: float) -> Tensor:
+        ctx.save_for_backward(raw)
+        ctx.bounds = tuple(shape + math.log(-math.expm1(-shape)) for shape in (least, most))  # of raw
+        return F.softplus(raw).clamp_(least, most)
+
+    @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        outward = x.clamp(*ctx.bounds).sub_(x).mul_(grad)  # positive where a step down the slope leads further out
-        return grad.masked_fill(outward > 0, 0), None, None
+        (raw,) = ctx.saved_tensors
+        outward = raw.clamp(*ctx.bounds).sub_(raw).mul_(grad)  # positive where a step down leads further out
+        return torch.sigmoid(raw).mul_(grad).masked_fill_(outward > 0, 0), None, None

@@ -22,10 +22,11 @@ from ruac.data.synthetic.scenes import SceneConfig, SceneDataset
 from ruac.data.training import TrainingSet
 from ruac.data.write import write_coco
 from ruac.inference.model import predict
-from ruac.studies.benchmark.memory import peak_memory
+from ruac.studies.benchmark.memory import peak_memory, resident_memory
 from ruac.studies.benchmark.rows import Row, fastest
 from ruac.training.adversarial import AdversarialTask, TrainConfig
 
+SMALL = 64  # side of the picture of a step that is not counted
 PROGRESS = 0.9  # of training: with all terms and the attackers
 MOST, MOST_MEMORY = 1.10, 1.15
 
@@ -99,7 +100,7 @@ class Step:
 
 def run(*, side: int, batch_size: int, repeats: int) -> list[Row]:
     """Parts of the floor, the floor and the step, ratio: to the floor. Loading: to the step. Memory: the step's peak
-    beyond what was held before, to the bytes that its graph keeps for the way back."""
+    beyond what was resident before, to the bytes that its graph keeps for the way back."""
     title = f"nano, {side} px, {batch_size} images"
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,12 +133,14 @@ def _memory(title: str, side: int, batch_size: int) -> Row:
 
 
 def _measure(side: int, batch_size: int) -> tuple[int, int]:
-    """Bytes beyond those before the step at its peak, and bytes that autograd keeps."""
+    """Bytes at the step's peak beyond those that were resident before it, and bytes that autograd keeps."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        step = Step(side, batch_size, Path(folder))
-        step.clean_encode()  # libraries and their buffers
-        before = peak_memory()
+        for name in ("small", "step"):
+            (Path(folder) / name).mkdir()
+        Step(SMALL, 1, Path(folder) / "small").whole()  # libraries, compiled code and their buffers
+        step = Step(side, batch_size, Path(folder) / "step")
+        before = resident_memory()
         kept: dict[int, int] = {}
         own = {parameter.untyped_storage().data_ptr() for parameter in step.task.parameters()}
 

@@ -76,7 +76,7 @@ class PixelFactor(Factor):
         if self.mean.device.type != "cpu" or read.most > MOST or not self.mean.numel():
             return super().weighted_squares(spread, still)
         if torch.is_grad_enabled():
-            if not self._with_slopes or self._squares.shape != self.mean.shape:  # few shapes are little work
+            if not self._learns or self._squares.shape != self.mean.shape:  # few shapes are little work
                 return super().weighted_squares(spread, still)
             from ruac.uncertainty.compiled_slopes import WeightedSquares, moments  # numba takes long to import
 
@@ -93,7 +93,7 @@ class PixelFactor(Factor):
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def total_kl(self, a: float, b: float) -> Tensor:
-        if not self._with_slopes:
+        if not self._learns:
             return super().total_kl(a, b)
         from ruac.uncertainty.compiled_slopes import Divergence, moments
 
@@ -101,10 +101,10 @@ class PixelFactor(Factor):
         return Divergence.apply(self.mean, self.shape.expand_as(self.mean), a, b, known)
 
     @property
-    def _with_slopes(self) -> bool:
-        """Whether `compiled_slopes` knows such shapes."""
+    def _learns(self) -> bool:
+        """Whether slopes are wanted, which an export's trace never does, and `compiled_slopes` knows such shapes."""
         bounds = self.reader.least >= LEAST and self.reader.most <= MOST
-        return bounds and self.mean.device.type == "cpu" and self.mean.numel() > 0
+        return bounds and self.mean.device.type == "cpu" and self.mean.numel() > 0 and self._squares.requires_grad
 
 
 def bounded_shape(raw: Tensor, least: float, most: float) -> Tensor:

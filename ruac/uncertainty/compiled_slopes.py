@@ -1,7 +1,7 @@
 """The variance and the divergence of image tokens with their slopes, in one pass each, compiled for the CPU.
 
-Where a head learns, whole-tensor operations take some sixty passes over every channel of every pixel, and keep the
-results of half of them for the way back. Here the Gamma functions are polynomials and only the shapes are kept.
+Where a head learns, whole-tensor operations take dozens of passes over every channel of every pixel, and keep the
+results of many of them for the way back. Here the Gamma functions are polynomials and only the shapes are kept.
 """
 
 from __future__ import annotations

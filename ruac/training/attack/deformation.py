@@ -120,7 +120,7 @@ def deform(images: Tensor, masks: Tensor, valid: Tensor, offsets: Tensor, config
     on d, so that the gradient is that of the plain warp.
 
     Nothing is looked up beyond windows about the objects, in which they land wherever they move. Coordinates are
-    rounded, and a lookup has a kink at every pixel: where d is that small, float32 may take the slope of the other side.
+    rounded, and a lookup has a kink at every pixel: where d is that small, float32 may take the other side's slope.
     """
     if len(offsets) == 0:
         return Deformed(images, masks, images.new_zeros(0, 2, *images.shape[-2:]))

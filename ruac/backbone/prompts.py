@@ -47,7 +47,7 @@ def random_pixel(region: Tensor, generator: torch.Generator | None = None) -> Te
     encoder adds the half pixel itself. An empty region gives a pixel of the whole map.
     """
     noise = torch.rand(region.shape, generator=generator, device=region.device)
-    index = (noise + region).flatten(1).argmax(dim=1)  # noise < 1: region pixels always win
+    index = noise.add_(region).flatten(1).argmax(dim=1)  # noise < 1: region pixels always win
     return _pixels(index, region.shape[-1])
 
 
@@ -59,7 +59,7 @@ def boxes_of(masks: Tensor, jitter: float = 0.0, generator: torch.Generator | No
     """
     height, width = masks.shape[-2:]
     ends = []
-    for occupied in (masks.any(dim=1), masks.any(dim=2)):  # columns, then rows
+    for occupied in (_any(masks, 1), _any(masks, 2)):  # columns, then rows
         size = occupied.shape[1]
         steps = torch.arange(size, device=masks.device)
         first = torch.where(occupied, steps, size).amin(dim=1)
@@ -103,8 +103,8 @@ def random_correction(
     """
     error = masks ^ predicted
     from_object = torch.rand(len(masks), generator=generator, device=masks.device) < object_share
-    from_object |= ~error.flatten(1).any(dim=1)
-    points = random_pixel(torch.where(from_object[:, None, None], masks, error), generator)
+    from_object |= ~_any(error.flatten(1), 1)
+    points = random_pixel(masks ^ (predicted & ~from_object[:, None, None]), generator)
     x, y = points.long().unbind(dim=1)
     labels = masks[torch.arange(len(masks), device=masks.device), y, x].long()
     return points, labels
@@ -149,6 +149,11 @@ def _centre(region: np.ndarray) -> tuple[float, int, int]:
     distance = distance_transform_edt(np.pad(crop, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(np.argmax(distance), crop.shape)
     return float(distance[y, x]), int(x + left), int(y + top)
+
+
+def _any(masks: Tensor, dim: int) -> Tensor:
+    """``masks.any(dim)`` of bool, ten times as fast on a CPU."""
+    return masks.view(torch.uint8).amax(dim) > 0
 
 
 def _pixels(index: Tensor, width: int) -> Tensor:

@@ -6,6 +6,7 @@ answer; and on a CPU, without gradients, no map of a channel's moments is ever s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ruac.uncertainty import weibull
 from ruac.uncertainty.posterior import Factor
 
 MOST = 1000.0  # largest shape that a table of the moments reaches, see `compiled.cv2_table`
+LEAST = 0.5  # smallest shape of which `compiled_slopes` knows the moments
 _GROUP = 1 << 21  # values of the objects that are read together: of a size that an allocator has at hand
 
 
@@ -70,9 +73,15 @@ class PixelFactor(Factor):
 
     def weighted_squares(self, spread: Tensor, still: Tensor) -> Tensor:
         read = self.reader
-        if self.mean.device.type != "cpu" or torch.is_grad_enabled() or read.most > MOST or not self.mean.numel():
+        if self.mean.device.type != "cpu" or read.most > MOST or not self.mean.numel():
             return super().weighted_squares(spread, still)
-        from ruac.uncertainty.compiled import cv2_table, pooled, weighted_squares  # numba takes long to import
+        if torch.is_grad_enabled():
+            if not self._learns or self._squares.shape != self.mean.shape:  # few shapes are little work
+                return super().weighted_squares(spread, still)
+            from ruac.uncertainty.compiled_slopes import WeightedSquares, moments  # numba takes long to import
+
+            return WeightedSquares.apply(self.mean, self.shape, spread, still, moments(read.least, read.most))
+        from ruac.uncertainty.compiled import cv2_table, pooled, weighted_squares
 
         table, found = cv2_table(read.least, read.most), []
         group = max(1, _GROUP // self.mean[0].numel())
@@ -83,31 +92,43 @@ class PixelFactor(Factor):
             found.append(weighted_squares(mean, raw, read.pool, table, *weights))
         return torch.cat(found) if len(found) > 1 else found[0]
 
+    def total_kl(self, a: float, b: float) -> Tensor:
+        if not self._learns:
+            return super().total_kl(a, b)
+        from ruac.uncertainty.compiled_slopes import Divergence, moments
+
+        known = moments(self.reader.least, self.reader.most)
+        return Divergence.apply(self.mean, self.shape.expand_as(self.mean), a, b, known)
+
+    @property
+    def _learns(self) -> bool:
+        """Whether slopes are wanted, which an export's trace never does, and `compiled_slopes` knows such shapes."""
+        bounds = self.reader.least >= LEAST and self.reader.most <= MOST
+        return bounds and self.mean.device.type == "cpu" and self.mean.numel() > 0 and self._squares.requires_grad
+
 
 def bounded_shape(raw: Tensor, least: float, most: float) -> Tensor:
-    """Shapes from what a layer says."""
-    return inward_clamp(F.softplus(raw), least, most)
-
-
-def inward_clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp whose gradient vanishes only where a descent step would lead further outside.
+    """Shapes from what a layer says: softplus, then a clamp whose gradient vanishes only where a descent step would
+    lead further outside.
 
     A plain clamp has no gradient at all beyond its bounds, and a shape that overshot would stay there for good;
     an identity gradient would let it drift away without limit.
     """
-    return _InwardClamp.apply(x, low, high) if x.requires_grad else x.clamp(low, high)
+    return _BoundedShape.apply(raw, least, most) if raw.requires_grad else F.softplus(raw).clamp_(least, most)
 
 
-class _InwardClamp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bounds = low, high
-        return x.clamp(low, high)
+class _BoundedShape(torch.autograd.Function):
+    """One function, so that of a map of shapes only the layer's answer is kept for the way back."""
 
     @staticmethod
+    def forward(ctx: Any, raw: Tensor, least: float, most: float) -> Tensor:
+        ctx.save_for_backward(raw)
+        ctx.bounds = tuple(shape + math.log(-math.expm1(-shape)) for shape in (least, most))  # of raw
+        return F.softplus(raw).clamp_(least, most)
+
+    @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        low, high = ctx.bounds
-        outward = ((x < low) & (grad > 0)) | ((x > high) & (grad < 0))
-        return grad.masked_fill(outward, 0), None, None
+        (raw,) = ctx.saved_tensors
+        outward = raw.clamp(*ctx.bounds).sub_(raw).mul_(grad)  # positive where a step down leads further out
+        return torch.sigmoid(raw).mul_(grad).masked_fill_(outward > 0, 0), None, None

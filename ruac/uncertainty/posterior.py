@@ -44,6 +44,10 @@ class Factor:
         """Divergence of the magnitude from Gamma(a, rate b), of the shape of `mean`."""
         return weibull.kl_gamma(weibull.scale_from_mean(self.mean.abs(), self.shape), self.shape, a, b)
 
+    def total_kl(self, a: float, b: float) -> Tensor:
+        """Scalar: the sum of `kl`."""
+        return self.kl(a, b).sum()
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Posterior:
@@ -104,9 +108,9 @@ class Posterior:
         The image-token factor is averaged over objects and pixels, the mask-token factor over objects and tokens.
         Zero for a batch without objects.
         """
-        pixel = self.pixel.kl(*self.prior).sum(1)  # [N, h, w]
-        weight = self.weight.kl(*self.prior).sum((-2, -1))  # [N, K]
-        return pixel.sum() / max(pixel.numel(), 1) + weight.sum() / max(weight.numel(), 1)
+        pixels, tokens = self.pixel.mean[:, 0].numel(), self.weight.mean[..., 0, 0].numel()
+        pixel, weight = self.pixel.total_kl(*self.prior), self.weight.total_kl(*self.prior)
+        return pixel / max(pixels, 1) + weight / max(tokens, 1)
 
     def scores(self) -> dict[str, Tensor]:
         """No uncertainty of its own beside the entropy."""

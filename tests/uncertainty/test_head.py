@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from ruac.base.errors import RuacError
 from ruac.inference.model import predict
 from ruac.uncertainty import HEADS, BayesianConfig, BayesianHead, HeadConfig, build_head, head_config, total_uncertainty
 from ruac.uncertainty.bayesian import straight_through_relu
-from ruac.uncertainty.pixel_factor import inward_clamp
+from ruac.uncertainty.pixel_factor import bounded_shape
 
 CHANNELS, TOKEN_DIM, SIZE = 8, 24, 10
 KINDS = list(itertools.product(("signed", "nonnegative"), ("channel", "pixel")))
@@ -150,13 +151,14 @@ def test_straight_through_relu():
     assert torch.autograd.grad(y.sum(), x)[0].tolist() == [1, 1, 1]
 
 
-def test_clamp_lets_a_shape_come_back_but_not_drift_away():
-    x = torch.tensor([0.0, 0.0, 5.0, 5.0, 20.0, 20.0], requires_grad=True)
-    y = inward_clamp(x, 0.5, 10.0)
-    assert y.tolist() == [0.5, 0.5, 5, 5, 10, 10]
-    (slope,) = torch.autograd.grad(y, x, torch.tensor([1.0, -1, 1, -1, 1, -1]))
-    assert slope.tolist() == [0, -1, 1, -1, 1, 0]
-    assert torch.equal(inward_clamp(x.detach(), 0.5, 10.0), y)
+def test_bounds_let_a_shape_come_back_but_not_drift_away():
+    five = math.log(math.expm1(5.0))
+    raw = torch.tensor([-9.0, -9.0, five, five, 20.0, 20.0], requires_grad=True)
+    shape = bounded_shape(raw, 0.5, 10.0)
+    torch.testing.assert_close(shape, torch.tensor([0.5, 0.5, 5, 5, 10, 10]))
+    (slope,) = torch.autograd.grad(shape, raw, torch.tensor([1.0, -1, 1, -1, 1, -1]))
+    torch.testing.assert_close(slope / raw.sigmoid(), torch.tensor([0.0, -1, 1, -1, 1, 0]))
+    assert torch.equal(bounded_shape(raw.detach(), 0.5, 10.0), shape)
 
 
 @pytest.mark.parametrize(("init", "loss_sign"), [(0.5, -1), (10.0, 1)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 import resource
 import sys
@@ -61,6 +63,15 @@ def peak_memory() -> int:
         return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def resident_memory() -> int:
+    """Resident bytes of this process now, once what is free is handed back (glibc); elsewhere the most so far."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    status = Path("/proc/self/status")
+    return 1024 * int(re.search(r"VmRSS:\s*(\d+)", status.read_text())[1]) if status.is_file() else peak_memory()
 
 
 def _score(counts: list[int]) -> Iterator[int]:

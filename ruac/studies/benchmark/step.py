@@ -13,18 +13,20 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ruac.backbone import BackboneConfig, Features, build_backbone
+from ruac.backbone.clicks import answer_and_correct
 from ruac.backbone.load import ROOT
-from ruac.backbone.prompts import first_prompts
+from ruac.backbone.prompts import Prompts, first_prompts
 from ruac.base.config import load_config
 from ruac.data.open import open_dataset
 from ruac.data.synthetic.scenes import SceneConfig, SceneDataset
 from ruac.data.training import TrainingSet
 from ruac.data.write import write_coco
 from ruac.inference.model import predict
-from ruac.studies.benchmark.memory import peak_memory
+from ruac.studies.benchmark.memory import peak_memory, resident_memory
 from ruac.studies.benchmark.rows import Row, fastest
 from ruac.training.adversarial import AdversarialTask, TrainConfig
 
+SMALL = 64  # side of the picture of a step that is not counted
 PROGRESS = 0.9  # of training: with all terms and the attackers
 MOST, MOST_MEMORY = 1.10, 1.15
 
@@ -41,6 +43,19 @@ class Step:
         data = TrainingSet(open_dataset(folder / "data"), config.data, side=side, seed=0, length=batch_size)
         self.load = lambda: default_collate([data[number] for number in range(batch_size)])
         self.batch = self.load()
+        self.asked = self.rounds()
+
+    @torch.no_grad()
+    def rounds(self) -> list[tuple[Prompts, Tensor]]:
+        """The prompts of every pass of a branch and the token that each returns, drawn as training draws them."""
+        masks, features = self._objects(), self._gathered(self.clean_encode())
+        found = answer_and_correct(
+            lambda asked: self.task.backbone.decode(features, asked),
+            first_prompts(masks, box_share=self.task.config.box_share),
+            masks,
+            corrections=self.task.config.corrections,
+        )
+        return [(asked, choice) for _, choice, asked in found]
 
     def whole(self) -> None:
         self.task(self.batch, PROGRESS)["loss"].backward()
@@ -51,16 +66,21 @@ class Step:
             return self.task.backbone.encode(self.batch["image"])
 
     def decode(self, features: Features) -> Tensor:
-        """Every pass of a branch with the head: the first click and as many more as there are corrections. What comes
-        out of a sample, which reaches all that is trained."""
-        masks, valid = self.batch["masks"] > 0.5, self.batch["valid"]
-        prompts = first_prompts(masks[valid], box_share=0.0)
-        gathered = features.gather(valid.nonzero()[:, 0])
+        """Every pass of a branch with the head: the first prompt and each correction. What comes out of the mean and
+        the variance of the returned token's logits, which reach all that is trained; losses and attackers start there.
+        """
+        gathered = self._gathered(features)
         total = torch.zeros(())
-        for _ in range(self.task.config.corrections + 1):
+        for prompts, choice in self.asked:
             answer = predict(self.task.backbone.decode(gathered, prompts), self.task.head)
-            total = total + answer.posterior.sample().mean()
+            total = total + sum(x.mean() for x in answer.posterior.select(choice).calibrated())
         return total
+
+    def _objects(self) -> Tensor:
+        return self.batch["masks"][self.batch["valid"]] > 0.5
+
+    def _gathered(self, features: Features) -> Features:
+        return features.gather(self.batch["valid"].nonzero()[:, 0])
 
     def clean_decode(self) -> None:
         self.decode(self._clean).backward()
@@ -80,7 +100,7 @@ class Step:
 
 def run(*, side: int, batch_size: int, repeats: int) -> list[Row]:
     """Parts of the floor, the floor and the step, ratio: to the floor. Loading: to the step. Memory: the step's peak
-    beyond what was held before, to the bytes that its graph keeps for the way back."""
+    beyond what was resident before, to the bytes that its graph keeps for the way back."""
     title = f"nano, {side} px, {batch_size} images"
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,12 +133,14 @@ def _memory(title: str, side: int, batch_size: int) -> Row:
 
 
 def _measure(side: int, batch_size: int) -> tuple[int, int]:
-    """Bytes beyond those before the step at its peak, and bytes that autograd keeps."""
+    """Bytes at the step's peak beyond those that were resident before it, and bytes that autograd keeps."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        step = Step(side, batch_size, Path(folder))
-        step.clean_encode()  # libraries and their buffers
-        before = peak_memory()
+        for name in ("small", "step"):
+            (Path(folder) / name).mkdir()
+        Step(SMALL, 1, Path(folder) / "small").whole()  # libraries, compiled code and their buffers
+        step = Step(side, batch_size, Path(folder) / "step")
+        before = resident_memory()
         kept: dict[int, int] = {}
         own = {parameter.untyped_storage().data_ptr() for parameter in step.task.parameters()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ruac.backbone import MemoryBlocks
 from ruac.base.errors import RuacError
 from ruac.training.attack.reversal import reverse_gradient
+from ruac.training.attack.windows import Windows
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Deformed(NamedTuple):
     """images: ``[B, 3, S, S]``. masks: ``[B, K, S, S]`` in {0, 1}.
 
     displacement: ``[N, 2, S, S]`` pixels (x, y), of the N valid objects in order: pixel p shows what was at
-    ``p + displacement``.
+    ``p + displacement``. It carries no gradient.
     """
 
     images: Tensor
@@ -61,15 +63,22 @@ class Deformed(NamedTuple):
     displacement: Tensor
 
 
-def centred_displacement(offsets: Tensor, masks: Tensor) -> Tensor:
-    """Displacement in pixels ``[N, 2, S, S]`` of offsets in cells ``[N, 2, s, s]``, less their mean over the object.
+def centred(offsets: Tensor, masks: Tensor) -> Tensor:
+    """Offsets in cells ``[N, 2, s, s]`` less their mean over the object ``[N, 1, S, S]``: it bends but does not go."""
+    weight = F.avg_pool2d(masks, masks.shape[-1] // offsets.shape[-1])  # [N, 1, s, s]
+    return offsets - (offsets * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6)
 
-    masks: ``[N, 1, S, S]``. Without the mean the object bends but does not travel.
+
+def interpolated(offsets: Tensor, windows: Windows) -> Tensor:
+    """Displacement in pixels ``[N, 2, h, w]`` of the windows, bilinear between offsets in cells ``[N, 2, s, s]``.
+
+    Along one axis after the other, as products of small matrices: no map of the whole picture, there or back.
     """
-    side, stride = masks.shape[-1], masks.shape[-1] // offsets.shape[-1]
-    weight = F.avg_pool2d(masks, stride)  # [N, 1, s, s]
-    mean = (offsets * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6)
-    return stride * F.interpolate(offsets - mean, size=(side, side), mode="bilinear", align_corners=False)
+    cells = torch.eye(offsets.shape[-1], device=offsets.device, dtype=offsets.dtype)[None]
+    along = F.interpolate(cells, size=windows.side, mode="linear", align_corners=False)[0].T  # [S, s]
+    down, across = (torch.stack([along[n] for n in which]) for which in (windows.rows, windows.columns))
+    with torch.autocast(offsets.device.type, enabled=False):
+        return windows.side // offsets.shape[-1] * torch.einsum("nhy,ncyx,nwx->nchw", down, offsets, across)
 
 
 def at_scales(raw: Tensor, config: DeformationConfig) -> Tensor:
@@ -87,12 +96,15 @@ def at_scales(raw: Tensor, config: DeformationConfig) -> Tensor:
 
 
 def _sample(pictures: Tensor, displacement: Tensor | None = None) -> Tensor:
-    """Look up every pixel of ``[N, C, S, S]`` at its own place plus `displacement`, bilinearly."""
-    side = pictures.shape[-1]
-    centres = (2 * torch.arange(side, device=pictures.device, dtype=pictures.dtype) + 1) / side - 1
-    grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).expand(len(pictures), -1, -1, -1)
+    """Look up every pixel of ``[N, C, h, w]`` at its own place plus `displacement`, bilinearly."""
+    height, width = pictures.shape[-2:]
+    y, x = (
+        (2 * torch.arange(size, device=pictures.device, dtype=pictures.dtype) + 1) / size - 1
+        for size in (height, width)
+    )
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(len(pictures), -1, -1, -1)
     if displacement is not None:
-        grid = grid + displacement.permute(0, 2, 3, 1) * (2 / side)
+        grid = grid + displacement.permute(0, 2, 3, 1) * grid.new_tensor([2 / width, 2 / height])
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -106,23 +118,37 @@ def deform(images: Tensor, masks: Tensor, valid: Tensor, offsets: Tensor, config
     coordinates, so that even at d = 0 it returns the image only up to rounding. With both terms sampled in the
     same way they cancel exactly at d = 0, which leaves image and masks bit for bit; the second does not depend
     on d, so that the gradient is that of the plain warp.
+
+    Nothing is looked up beyond windows about the objects, in which they land wherever they move. Coordinates are
+    rounded, and a lookup has a kink at every pixel: where d is that small, float32 may take the other side's slope.
     """
     if len(offsets) == 0:
         return Deformed(images, masks, images.new_zeros(0, 2, *images.shape[-2:]))
-    owner = valid.nonzero()[:, 0]  # image of each object, [N]
-    old = masks[valid][:, None]  # [N, 1, S, S]
-    displacement = centred_displacement(offsets, old)
-    warped, landed = _sample(torch.cat([images[owner], old], dim=1), displacement).split([3, 1], dim=1)
+    owner = valid.nonzero()[:, 0].tolist()  # image of each object
+    itself = range(len(owner))
+    whole = masks[valid][:, None]  # [N, 1, S, S]
+    offsets = centred(offsets, whole)
+    stride = images.shape[-1] // offsets.shape[-1]
+    windows = Windows.around(whole[:, 0], _reach(offsets, stride))
+    old, before = windows.crop(whole, itself), windows.crop(images, owner)  # [N, 1, h, w], [N, 3, h, w]
+    displacement = interpolated(offsets, windows)
+    warped, landed = _sample(torch.cat([before, old], dim=1), displacement).split([3, 1], dim=1)
     new = (landed.detach() > 0.5).to(old.dtype)
     survives = new.sum((1, 2, 3), keepdim=True) >= config.min_pixels  # [N, 1, 1, 1]
     new = torch.where(survives, new, old)
 
-    change = (warped - _sample(images)[owner]) * (new * survives)  # [N, 3, S, S]
-    total = torch.zeros_like(images).index_add(0, owner, change)
-    count = images.new_zeros(len(images), 1, *images.shape[-2:]).index_add(0, owner, new)
+    change = (warped - _sample(before)) * (new * survives)  # [N, 3, h, w]
+    total, count = windows.paste(change, owner, len(images)), windows.paste(new, owner, len(images))
     masks = masks.clone()
-    masks[valid] = new[:, 0]
-    return Deformed(images + total / count.clamp_min(1), masks, displacement * survives)
+    masks[valid] = windows.paste(new, itself, len(owner))[:, 0]
+    with torch.no_grad():
+        everywhere = interpolated(offsets * survives, Windows.around(whole[:, 0], math.inf))
+    return Deformed(images + total / count.clamp_min(1), masks, everywhere)
+
+
+def _reach(offsets: Tensor, stride: int) -> float:
+    """Pixels about an object within which all is looked up that reaches it, and a pixel for interpolation."""
+    return stride * offsets.detach().abs().amax().item() + 1 if offsets.device.type == "cpu" else math.inf
 
 
 class DeformationAttacker(nn.Module):
@@ -162,7 +188,9 @@ class DeformationAttacker(nn.Module):
         owner = valid.nonzero()[:, 0]
         # SAM 2 shows its memory encoder given masks as 20 m - 10, without a sigmoid
         shape = self.frozen["mask_downsampler"](20 * masks[valid][:, None] - 10)
-        return self.frozen["fuser"](self.frozen["pix_feat_proj"](embedding)[owner] + shape)
+        sums = self.frozen["pix_feat_proj"](embedding)[owner] + shape
+        # Its layers read pixel by pixel: with channels last a CPU need not lay each out anew.
+        return self.frozen["fuser"](sums.contiguous(memory_format=torch.channels_last))
 
     def forward(self, images: Tensor, embedding: Tensor, masks: Tensor, valid: Tensor) -> Deformed:
         """Attacked images, masks and the displacement.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 from torch import nn
 
 from ruac.backbone import BackboneConfig, Decoded, build_backbone
@@ -212,6 +213,23 @@ def test_nano_on_a_real_clip(shared_data):
     assert j[0] > 0.6
     assert np.mean(j) > 0.5
     assert all(0 < frame.doubt[0] < 1 for frame in found)
+
+
+def test_doubt_rises_where_a_real_clip_is_lost(shared_data):
+    source = shared_data / "source"
+    dataset = open_dataset(source)
+    frames = [n for n, record in enumerate(dataset.records) if record.id.startswith("davis__breakdance")]
+    if not frames:
+        pytest.skip("the source has no frames of that clip")
+    samples = [dataset[number] for number in frames]
+    rows, columns = np.nonzero(samples[0].masks[0])
+    video = VideoPredictor(Predictor(device="cpu"))
+    video.set_video([sample.image for sample in samples])
+    video.add_prompt(0, 1, box=[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    found = list(video.propagate())
+    j = [iou(frame.masks[0], sample.masks[0]) for frame, sample in zip(found, samples, strict=True)]
+    assert np.ptp(j) > 0.2
+    assert spearmanr([frame.doubt[0] for frame in found], j).statistic < -0.4
 
 
 def test_what_cannot_be_asked(bright, tmp_path):

@@ -42,9 +42,10 @@ AFTER = (1, 2, 3, 5, 10, 20)  # clicks whose IoU is written
 
 @dataclass
 class NextClickConfig:
-    """domains: as in a sweep. models: who says where, with looks or without; the masks are SAM 2's own. rules: keys of
-    `RULES`. images: per data set, spread evenly (0: all). objects: most per image, the first ones. clicks: most per
-    object."""
+    """domains: as in a sweep. models: who says where, with looks or without. rules: keys of `RULES`. images: per data
+    set, spread evenly (0: all). objects: most per image, the first ones. clicks: most per object. looked: the masks
+    that are judged and clicked on are those of the looks, as `Predictor.predict(looks=...)` returns them, and not
+    SAM 2's own."""
 
     domains: list[str] = field(default_factory=list)
     models: list[ModelConfig] = field(default_factory=lambda: [ModelConfig("ruac", export=str(DEFAULT))])
@@ -53,9 +54,12 @@ class NextClickConfig:
     images: int = 4
     objects: int = 2
     clicks: int = 20
+    looked: bool = False
     seed: int = 0
 
     def validate(self) -> None:
+        if self.looked and not all(model.looks for model in self.models):
+            raise RuacError("looked: expected models with looks=")
         if not self.domains or not self.models:
             raise RuacError("expected at least one entry under domains and under models")
         if unknown := [rule for rule in self.rules if rule not in RULES]:
@@ -182,12 +186,16 @@ def click_through(
         choice = best_candidate(prediction.iou)
         logits = of_token(prediction.logits, choice)
         masks = (upsample(logits, size)[:, 0] > 0).numpy()
+        question = Question(sample.image, prompts, prediction, choice, masks)
+        maps = cache(partial(_maps, model, question))
+        if config.looked:
+            looked = look_again(model, model.looks, question)
+            masks, maps = looked.masks, lambda maps=looked.maps: maps
         found[active, click:] = jaccard(masks, sample.masks[active])[:, None]
         still = found[active, click] < TARGETS[-1] / 100
         if not still.any() or click + 1 == config.clicks:
             break
         new = np.zeros((count, 2))
-        maps = cache(partial(_maps, model, Question(sample.image, prompts, prediction, choice, masks)))
         for row in np.flatnonzero(still):
             n = active[row]
 

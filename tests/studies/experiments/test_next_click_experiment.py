@@ -9,6 +9,8 @@ from scipy import ndimage
 
 from ruac.base.errors import RuacError
 from ruac.evaluation.sweep.config import ModelConfig
+from ruac.evaluation.sweep.open import open_domains
+from ruac.inference.look_mean import look_again
 from ruac.studies.experiments.next_click import RULES, NextClickConfig, View, clicks_to, run_next_click
 
 ORACLES = {"random_error", "oracle"}
@@ -106,6 +108,34 @@ def test_a_row_per_domain_model_and_rule(shelf, tmp_path):
     assert (table.noc85 <= table.noc90).all()
     for _, rows in table.groupby("domain"):
         assert rows.iou1.nunique() == 1, "the first click is the same for all rules"
+
+
+def test_looked_at_masks_are_what_is_judged_and_clicked_on(shelf, tmp_path, monkeypatch):
+    entry = {"export": str(shelf / "head"), "backbone": str(shelf / "backbone.yaml"), "looks": ["zoom"]}
+    config = NextClickConfig(
+        domains=[str(shelf / "domains")],
+        models=[ModelConfig("zoomed", **entry)],
+        rules=["boundary"],
+        out=str(tmp_path),
+        images=1,
+        clicks=2,
+        looked=True,
+    )
+    seen = []
+
+    def all_of_it(model, looks, question):
+        seen.append(len(question.choice))
+        return replace(look_again(model, looks, question), masks=np.ones_like(question.masks))
+
+    plain = pd.read_csv(run_next_click(replace(config, looked=False)) / "next_click.csv")
+    monkeypatch.setattr("ruac.studies.experiments.next_click.look_again", all_of_it)
+    found = pd.read_csv(run_next_click(config) / "next_click.csv")
+    assert seen, "every click is looked at again"
+    truth = open_domains(config.domains)["first"][0].masks[:2]
+    assert found[found.domain == "first"].iou1.item() == pytest.approx(truth.mean())
+    assert plain.iou1.to_list() != found.iou1.to_list()
+    with pytest.raises(RuacError, match="looked: expected models with looks="):
+        replace(config, models=[ModelConfig("plain", export="e")]).validate()
 
 
 def test_what_cannot_be_run():

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from numba import njit
 
+FAST = {"reassoc", "contract", "nsz"}  # what sums may do; what is no number stays none
+
 
 def compiled(function: Callable, **options: Any) -> Callable:
     """Compiled and kept on disk where there is a place for it: an installed copy may be read-only, without a home.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy.special import gammaln
 from torch import Tensor
 
-from ruac.base.compiled import compiled, in_parts
+from ruac.base.compiled import FAST, compiled, in_parts
 
 _STEP = 1 / 400  # of the table: lines between its entries are within a relative 1e-5 for shapes from 0.5 on
 
@@ -137,4 +137,4 @@ def _lines(x, planes, raw, pool, first, scale, values, spread, still, start, sto
                         out[n, t, y, z] = total
 
 
-_weighted_squares = compiled(_lines, fastmath={"reassoc", "contract", "nsz"})
+_weighted_squares = compiled(_lines, fastmath=FAST)

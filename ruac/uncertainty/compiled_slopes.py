@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +19,7 @@ from scipy.special import digamma, gammaln
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ruac.base.compiled import compiled
+from ruac.base.compiled import FAST, compiled, in_parts
 from ruac.uncertainty.weibull import EULER_GAMMA, SCALE_FLOOR
 
 _DEGREE = 14  # values and slopes are within a relative 1e-5 for shapes from 0.5 on
@@ -138,15 +136,8 @@ def _rows(x: Tensor) -> np.ndarray:
 
 
 def _by_lines(mean: Tensor, work: Callable[[int, int], None]) -> None:
-    """Lines of pixels, counted through all objects, shared among as many threads as torch has."""
-    lines = mean.shape[0] * mean.shape[2]
-    threads = min(torch.get_num_threads(), lines)
-    if threads <= 1:
-        work(0, lines)
-        return
-    bounds = [lines * k // threads for k in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda pair: work(*pair), pairwise(bounds)))
+    """Lines of pixels, counted through all objects."""
+    in_parts(work, mean.shape[0] * mean.shape[2])
 
 
 # One loop over the channels for each step, without branches: the compiler makes eight numbers at a time of them.
@@ -266,8 +257,7 @@ def _divergence_slope_lines(x, shape, place, mean, psi, a, b, grad, wanted, for_
                 for_x[line, e] = slope if value > zero else -slope
 
 
-_FAST = {"reassoc", "contract", "nsz"}
-_variance = compiled(_variance_lines, fastmath=_FAST)
-_variance_slopes = compiled(_variance_slope_lines, fastmath=_FAST)
-_divergence = compiled(_divergence_lines, fastmath=_FAST)
-_divergence_slopes = compiled(_divergence_slope_lines, fastmath=_FAST)
+_variance = compiled(_variance_lines, fastmath=FAST)
+_variance_slopes = compiled(_variance_slope_lines, fastmath=FAST)
+_divergence = compiled(_divergence_lines, fastmath=FAST)
+_divergence_slopes = compiled(_divergence_slope_lines, fastmath=FAST)

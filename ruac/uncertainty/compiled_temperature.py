@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy.special import erf
 from torch import Tensor, nn
 
-from ruac.base.compiled import compiled, in_parts
+from ruac.base.compiled import FAST, compiled, in_parts
 from ruac.uncertainty.local_temperature import INPUTS, SHARED, LocalTemperature
 
 _BLOCK = 256  # pixels
@@ -68,8 +68,7 @@ def _gelu_of(x):
     return np.float32(0.5) * x * (np.float32(1) + c * over / under)
 
 
-_FAST = {"reassoc", "contract", "nsz"}
-_tanh, _gelu = compiled(_tanh_of, fastmath=_FAST), compiled(_gelu_of, fastmath=_FAST)
+_tanh, _gelu = compiled(_tanh_of, fastmath=FAST), compiled(_gelu_of, fastmath=FAST)
 
 
 _KNOWN: WeakKeyDictionary[LocalTemperature, tuple[list, Layers]] = WeakKeyDictionary()
@@ -230,6 +229,6 @@ def _blocks(inward, bias, between, second, last, end, logits, chosen, near, wide
                 result[b] += u * _gelu(g0[b]) + v * _gelu(g1[b])
 
 
-_log_scale = compiled(_blocks, fastmath=_FAST)
+_log_scale = compiled(_blocks, fastmath=FAST)
 _box_means = compiled(_boxes)
-_seen_answer = compiled(_answers, fastmath=_FAST)
+_seen_answer = compiled(_answers, fastmath=FAST)
